@@ -1,0 +1,40 @@
+//go:build unix && !aix && !solaris
+
+package store
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// noFollow makes an open fail on a symbolic link.
+const noFollow = syscall.O_NOFOLLOW
+
+// hasModes says whether the mode bits of files mean anything here.
+const hasModes = true
+
+// owner returns the user id of a file's owner, and ok if the system has such.
+func owner(info fs.FileInfo) (uid int, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return int(st.Uid), true
+}
+
+// unlockFile gives up the lock that bbolt took. Closing the file isn't enough
+// while it is still mapped.
+func unlockFile(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,35 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
+	"github.com/caddy-bearer/caddy-bearer/internal/store"
+	"github.com/caddy-bearer/caddy-bearer/internal/store/storetest"
+)
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	openBolt := func(t *testing.T) oauth.Store {
+		s, err := store.OpenBolt(filepath.Join(t.TempDir(), "data", "tokens.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	openMemory := func(*testing.T) oauth.Store { return store.NewMemory() }
+	sealed := func(open func(*testing.T) oauth.Store) func(*testing.T) oauth.Store {
+		return func(t *testing.T) oauth.Store {
+			return store.NewSealed(open(t), store.Keys{Current: store.NewKey()})
+		}
+	}
+	for name, open := range map[string]func(*testing.T) oauth.Store{
+		"Bolt":         openBolt,
+		"Memory":       openMemory,
+		"SealedBolt":   sealed(openBolt),
+		"SealedMemory": sealed(openMemory),
+	} {
+		t.Run(name, func(t *testing.T) { storetest.Run(t, open) })
+	}
+}
