@@ -1,0 +1,94 @@
+package oauth
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// An Account is one identity that we act as: a client, a grant, a scope and a
+// name. It isn't changed after it was handed over.
+type Account struct {
+	Name   string
+	Client Client
+	Grant  Grant
+	// Scope is what the token requests ask for (RFC 6749 §3.3); may be empty.
+	Scope string
+
+	// Upstreams are the host:port pairs that the tokens may be sent to.
+	Upstreams []string
+	// RejectStatus are the upstream answers that mean "this token is no good".
+	RejectStatus []int
+
+	// RefreshAhead is the share of a token's lifetime, above 0 and at most
+	// 0.5, at whose beginning its successor is fetched.
+	RefreshAhead float64
+	// TokenTimeout is how long a caller waits for a token.
+	TokenTimeout time.Duration
+	// RequestTimeout is how long one token request may take.
+	RequestTimeout time.Duration
+	// KeepAlive is how long an idle session leaves its refresh token unused.
+	KeepAlive time.Duration
+	// DefaultLifetime is that of a token whose answer doesn't tell.
+	DefaultLifetime time.Duration
+	// RefreshLifetime is that of a refresh token; 0 if not known.
+	RefreshLifetime time.Duration
+	// OnLostReply says what follows a refresh whose outcome isn't known.
+	OnLostReply OnLostReply
+}
+
+// A Client is our registration at an authorization server, and the way there.
+type Client struct {
+	ID     string
+	Secret SecretFunc // nil for a client without one
+	Auth   ClientAuth
+
+	TokenEndpoint string
+	// TokenParams are sent along with every token request.
+	TokenParams url.Values
+	// Transport carries the token requests. It must use a new connection for
+	// each and follow nothing; [NewTransport] makes such a one.
+	Transport http.RoundTripper
+}
+
+// ClientAuth is how the client authenticates at the token endpoint (RFC 6749
+// §2.3). It is never guessed: a wrong guess would spend a one-time grant.
+type ClientAuth string
+
+const (
+	AuthBasic    ClientAuth = "basic"     // HTTP Basic, form-encoded first (RFC 6749 §2.3.1)
+	AuthBasicRaw ClientAuth = "basic_raw" // HTTP Basic of the plain values
+	AuthPost     ClientAuth = "post"      // client_id and client_secret in the body
+)
+
+// A Grant is how an account gets its first tokens (RFC 6749 §1.3). A grant is
+// one file.
+type Grant interface {
+	// Type is the value of grant_type.
+	Type() string
+	// Username tells whose tokens they are, where the grant names somebody.
+	Username() string
+	// MayLogin reports whether the grant can sign in with nobody at hand;
+	// again, if there was a sign-in before.
+	MayLogin(again bool) bool
+	// Secrets returns what the grant proves itself with, for the latch key.
+	Secrets() []Secret
+	// SignIn makes exactly one token request.
+	SignIn(ctx context.Context, c *Client, scope string) Answer
+}
+
+// OnLostReply is what follows a refresh whose outcome isn't known: the
+// one-time refresh token may have been spent.
+type OnLostReply string
+
+const (
+	// LostReplay sends the same refresh token again, at once, after 1 s, after
+	// 5 s and then with growing pauses.
+	LostReplay OnLostReply = "replay"
+	// LostLogin signs in again.
+	LostLogin OnLostReply = "login"
+	// LostStop serves the live access token to its end and then waits for a
+	// person.
+	LostStop OnLostReply = "stop"
+)

@@ -1,0 +1,278 @@
+package oauth
+
+import (
+	"time"
+)
+
+// This file decides; it does nothing. [nextMove] says what a session can do to
+// get a token, [judge] what an answer means for it.
+
+// A move is what a session does to get a token.
+type move int
+
+const (
+	moveNone    move = iota // nothing helps but a change
+	moveRefresh             // spend the refresh token
+	moveLogin               // sign in with nobody at hand
+)
+
+// A rule is what of an account the decisions depend on.
+type rule struct {
+	mayLogin    bool // the grant may sign in now with nobody at hand
+	latched     bool // the record's latch holds what is configured now
+	onLostReply OnLostReply
+}
+
+func (a *Account) rule(r record) rule {
+	return rule{
+		mayLogin:    a.Grant.MayLogin(r.SignedIn),
+		latched:     r.Latch.holds(a),
+		onLostReply: a.OnLostReply,
+	}
+}
+
+const (
+	// doubtTries refusals that don't say what they refuse, doubtPause apart
+	// (over 30 s in all), count as a dead refresh token; then it is tried every
+	// doubtProbe.
+	doubtTries = 3
+	doubtPause = 16 * time.Second
+	doubtProbe = 10 * time.Minute
+)
+
+// A choice is a move, not before a time, or why there is none.
+type choice struct {
+	move move
+	// notBefore is the earliest time; zero means at once.
+	notBefore time.Time
+	// err and detail say what a caller is told while nothing can be done.
+	err    error
+	detail string
+}
+
+const (
+	loginHint = "no refresh token is left and no sign-in is allowed without a person"
+	stopHint  = "the answer to a refresh was lost and on_lost_reply is stop"
+)
+
+// nextMove decides how a session without a usable token can get one.
+func nextMove(r record, p rule) choice {
+	if p.latched && r.Latch.All {
+		return latchedChoice(r.Latch)
+	}
+	if !r.Tokens.RefreshToken.Empty() {
+		return nextRefresh(r, p)
+	}
+	switch {
+	case p.latched:
+		return latchedChoice(r.Latch)
+	case p.mayLogin:
+		return choice{move: moveLogin}
+	case r.Dead != nil:
+		return choice{err: ErrLoginRequired, detail: "the refresh token was refused (" + r.Dead.Code + ") at " + r.Dead.At.UTC().Format(time.RFC3339)}
+	}
+	return choice{err: ErrLoginRequired, detail: loginHint}
+}
+
+// nextRefresh decides where there is a refresh token.
+func nextRefresh(r record, p rule) choice {
+	login := p.mayLogin && !p.latched
+	lost := r.Intent != nil && r.Intent.Grant == "refresh_token"
+	switch {
+	case r.Intent != nil && p.onLostReply == LostLogin && login:
+		return choice{move: moveLogin}
+	case lost && p.onLostReply == LostLogin && p.latched:
+		return latchedChoice(r.Latch)
+	case lost && p.onLostReply == LostStop:
+		return choice{err: ErrLoginRequired, detail: stopHint}
+	case r.Doubt == nil:
+		return choice{move: moveRefresh}
+	case r.Doubt.Count < doubtTries:
+		return choice{move: moveRefresh, notBefore: r.Doubt.Last.Add(doubtPause), err: ErrUnavailable, detail: "the refresh token was refused without a reason; it is tried again"}
+	case login:
+		return choice{move: moveLogin}
+	}
+	c := choice{move: moveRefresh, notBefore: r.Doubt.Last.Add(doubtProbe), err: ErrLoginRequired, detail: "the refresh token is refused without a reason; it is kept and tried every 10 min"}
+	if p.latched {
+		l := latchedChoice(r.Latch)
+		c.err, c.detail = l.err, l.detail
+	}
+	return c
+}
+
+func latchedChoice(l *latch) choice {
+	c := choice{err: ErrCredentialsRejected, detail: l.Detail + "; no further attempt until they change"}
+	if l.Misconfigured {
+		c.err = ErrMisconfigured
+		c.detail = l.Detail + "; no further attempt until the configuration changes"
+	}
+	return c
+}
+
+// A verdict is what follows an answer. With neither err nor again there are
+// tokens.
+type verdict struct {
+	err    error // what a caller is told
+	detail string
+	// again: decide anew at once; the record says how.
+	again bool
+	// pause before the next decision, where it is fixed.
+	pause time.Duration
+	// backOff: pause as long as the failures in a row demand.
+	backOff bool
+	// retryAfter is the least pause, as the server asked.
+	retryAfter time.Duration
+}
+
+// judge decides what the answer to a move means for the record. r.Intent is
+// the one that was written for the move, before the one it replaced.
+func judge(r record, m move, before *intent, a Answer, p rule, now time.Time) (record, verdict) {
+	switch a.Outcome {
+	case Granted, Unusable:
+		return granted(r, m, a, now)
+	case Away, NotTried:
+		if m == moveLogin && a.credentialsRefused() {
+			return refused(r, before, a, p, now)
+		}
+		r.Intent = before // as if it had not been tried
+		return r, verdict{err: ErrUnavailable, detail: a.Detail, backOff: true, retryAfter: a.RetryAfter}
+	case Lost:
+		return lost(r, m, a, p)
+	}
+	if m == moveLogin {
+		return refused(r, before, a, p, now)
+	}
+	return refusedRefresh(r, a, p, now)
+}
+
+func granted(r record, m move, a Answer, now time.Time) (record, verdict) {
+	old := r.Tokens
+	r.Tokens = a.Tokens
+	r.Tokens.Obtained, r.Tokens.Lifetime = now, a.Lifetime
+	r.Tokens.RefreshObtained = now
+	if a.Tokens.RefreshToken.Empty() && m == moveRefresh {
+		r.Tokens.RefreshToken = old.RefreshToken // RFC 6749 §6
+	}
+	if r.Tokens.RefreshToken.Equal(old.RefreshToken) {
+		r.Tokens.RefreshObtained = old.RefreshObtained
+	}
+	r.Intent, r.Dead, r.Doubt, r.Latch = nil, nil, nil, nil
+	r.SignedIn = r.SignedIn || m == moveLogin
+	r.Refreshed = now
+	if a.Outcome == Unusable {
+		return r, verdict{err: ErrUnavailable, detail: a.Detail, backOff: true}
+	}
+	return r, verdict{}
+}
+
+// refused is what follows a sign-in that was refused: no other attempt with
+// the same credentials.
+func refused(r record, before *intent, a Answer, p rule, now time.Time) (record, verdict) {
+	r.Intent = nil
+	if before != nil && before.Grant == "refresh_token" {
+		r.Intent = before // that one's outcome is still unknown
+	}
+	r, v := r.latch(a, a.Outcome == Refused, now)
+	p.latched = true
+	if c := nextMove(r, p); c.move == moveRefresh {
+		v.pause = max(c.notBefore.Sub(now), 0) // the refresh token may recover
+	}
+	return r, v
+}
+
+// latch holds further attempts back. Its key is set by who has the account.
+func (r record) latch(a Answer, all bool, now time.Time) (record, verdict) {
+	mis := isRegistrationCode(a.Code) && a.Code != "invalid_client"
+	r.Latch = &latch{All: all, Misconfigured: mis, At: now, Detail: a.Detail}
+	c := latchedChoice(r.Latch)
+	return r, verdict{err: c.err, detail: c.detail}
+}
+
+// refusedRefresh is what follows a refused refresh token.
+func refusedRefresh(r record, a Answer, p rule, now time.Time) (record, verdict) {
+	r.Intent = nil
+	switch a.Outcome {
+	case Dead:
+		r.Dead = &tombstone{At: now, Code: a.Code}
+		r.Tokens.RefreshToken = Secret{}
+		r.Doubt = nil
+	case Refused:
+		return r.latch(a, true, now)
+	default: // ProbablyDead
+		d := doubt{First: now}
+		if r.Doubt != nil {
+			d = *r.Doubt
+		}
+		d.Count, d.Last = d.Count+1, now
+		r.Doubt = &d
+	}
+	c := nextMove(r, p)
+	if c.move == moveLogin {
+		return r, verdict{err: ErrUnavailable, detail: a.Detail, again: true}
+	}
+	v := verdict{err: c.err, detail: c.detail}
+	if c.move == moveRefresh {
+		v.pause = c.notBefore.Sub(now)
+	}
+	return r, v
+}
+
+// lost is what follows a request whose outcome isn't known. The intent stays.
+func lost(r record, m move, a Answer, p rule) (record, verdict) {
+	v := verdict{err: ErrUnavailable, detail: a.Detail, backOff: true, retryAfter: a.RetryAfter}
+	if m == moveLogin {
+		return r, v
+	}
+	switch c := nextMove(r, p); {
+	case c.move == moveLogin:
+		v.again = true
+	case c.move == moveNone:
+		v = verdict{err: c.err, detail: c.detail}
+	default:
+		if quick, ok := replayPause(r.Intent.Tries); ok {
+			v.again, v.pause, v.backOff = true, quick, false
+		}
+	}
+	return r, v
+}
+
+// replayPause is the pause before the replay that follows so many requests
+// without a known outcome: none, 1 s, 5 s. A server that grants a grace to
+// clients that lost an answer does so for seconds.
+func replayPause(tries int) (time.Duration, bool) {
+	pauses := [...]time.Duration{0, time.Second, 5 * time.Second}
+	if tries < 1 || tries > len(pauses) {
+		return 0, false
+	}
+	return pauses[tries-1], true
+}
+
+const (
+	backOffBase = time.Second
+	backOffCap  = time.Minute
+)
+
+// backOff is the pause after so many failures in a row (from 1): exponential
+// with full jitter, at least what the server asked for.
+func backOff(failures int, retryAfter time.Duration, random float64) time.Duration {
+	d := min(backOffBase<<min(failures-1, 16), backOffCap)
+	d = time.Duration(random * float64(d))
+	if retryAfter > 0 {
+		return retryAfter + d/10
+	}
+	return d
+}
+
+const (
+	brakeBase = 60 * time.Second
+	brakeCap  = 10 * time.Minute
+)
+
+// nextBrake is how long refreshes for the upstream's sake are held back, after
+// the pause before.
+func nextBrake(last time.Duration) time.Duration {
+	if last == 0 {
+		return brakeBase
+	}
+	return min(2*last, brakeCap)
+}

@@ -1,0 +1,231 @@
+package oauth
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// A flight is one refresh of a session: from the lock to the end of the lock.
+// It belongs to the session and not to the caller who caused it, so that
+// nobody's leaving loses a rotated token.
+type flight struct {
+	// rejected is the token that the upstream refused, if that is the cause.
+	rejected *Token
+	// forced: refresh although the token is fresh and the last failure is held.
+	forced bool
+	// idle: only the keep-alive wants it, so that it never signs in.
+	idle bool
+
+	done    chan struct{}
+	failure *Failure // why it brought nothing; set before done is closed
+}
+
+// start begins a flight. Call it with mu.
+func (s *Session) start(how flight) *flight {
+	f := &how
+	f.done = make(chan struct{})
+	if !s.sessions.takeOff(func() { s.fly(f) }) {
+		f.failure = &Failure{Err: ErrClosed}
+		close(f.done)
+		return f
+	}
+	s.flight = f
+	s.quiet.Store(math.MaxInt64)
+	return f
+}
+
+// fly is the flight's goroutine.
+func (s *Session) fly(f *flight) {
+	v := s.attempts(s.sessions.ctx, f)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.sessions.now()
+	s.failure, s.until = nil, instant{}
+	s.quiet.Store(0)
+	if v.err == nil {
+		s.failures = 0
+	} else {
+		s.failures++
+		s.fail(v, now)
+	}
+	if t := s.token.Load(); t != nil {
+		t.rejected.Store(false) // it is this one or nothing
+	}
+	f.failure = s.failure
+	s.flight = nil
+	s.schedule(now)
+	close(f.done)
+}
+
+// fail keeps what a verdict says. Call it with mu.
+func (s *Session) fail(v verdict, now instant) {
+	s.failure = &Failure{Err: v.err, Detail: v.detail}
+	s.quiet.Store(math.MaxInt64)
+	pause := v.pause
+	if v.backOff {
+		pause = backOff(s.failures, v.retryAfter, rand.Float64())
+	}
+	if pause > 0 || v.backOff {
+		s.until = now.add(pause)
+		s.failure.RetryAt = s.until.wall
+		s.quiet.Store(int64(s.until.mono))
+	}
+	if v.err != ErrClosed {
+		s.log().Warn("no new token", "error", v.err, "detail", v.detail, "retry_in", pause.Round(time.Millisecond))
+	}
+}
+
+// attempts holds the session's lock and moves until there is a token or
+// nothing more to do now.
+func (s *Session) attempts(ctx context.Context, f *flight) verdict {
+	unlock, err := s.sessions.store.Lock(ctx, s.key)
+	if err != nil {
+		return verdict{err: ErrStoreUnavailable, detail: "locking the session: " + err.Error(), backOff: true}
+	}
+	defer unlock()
+	before := s.known().generation
+	if err := s.load(ctx); err != nil {
+		return verdict{err: ErrStoreUnavailable, detail: err.Error(), backOff: true}
+	}
+	for {
+		a := s.account.Load()
+		state := s.known()
+		r := state.records.of(a.fingerprint())
+		if t := s.found(a, r, f, state.generation > before); t != nil {
+			s.publish(a, t, false)
+			return verdict{}
+		}
+		v := s.attempt(ctx, a, r, f)
+		f.forced = false
+		switch {
+		case v.again && sleep(s.sessions.open, v.pause):
+		case v.again:
+			return verdict{err: ErrClosed}
+		case s.serves(a):
+			return v
+		}
+	}
+}
+
+// found returns the stored token if it makes a request needless: somebody else
+// did the work, or none was in use yet.
+func (s *Session) found(a *Account, r record, f *flight, newer bool) *Token {
+	t := s.tokenOf(a, r)
+	switch {
+	case r.Intent != nil || t.freshness(s.sessions.now()) != Fresh:
+	case newer, !f.forced && s.token.Load() == nil:
+		return t
+	}
+	return nil
+}
+
+// tokenOf puts the access token of a record into the form of use.
+func (s *Session) tokenOf(a *Account, r record) *Token {
+	return newToken(r.Tokens, s.known().generation, s.sessions.now(), a.RefreshAhead, s.jitter())
+}
+
+// attempt makes one move: durable intent, one token request, commit, publish.
+func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) verdict {
+	p := a.rule(r)
+	c := nextMove(r, p)
+	now := s.sessions.now().wall
+	switch {
+	case c.move == moveNone:
+		return verdict{err: c.err, detail: c.detail}
+	case c.move == moveLogin && f.idle:
+		return verdict{} // the next request signs in
+	}
+	if wait := c.notBefore.Sub(now); wait > 0 && wait <= doubtProbe && !f.forced {
+		return verdict{err: c.err, detail: c.detail, pause: wait}
+	}
+	before := r.Intent
+	r.Intent = &intent{Grant: a.grantOf(c.move), Started: now, Tries: 1}
+	if before != nil && before.Grant == r.Intent.Grant {
+		r.Intent.Tries += before.Tries
+	}
+	latch := newLatch(a, r.Latch)
+	if !s.saveIntent(ctx, r) {
+		return verdict{again: true}
+	}
+
+	answer := s.ask(ctx, a, r, c.move)
+	r, v := judge(r, c.move, before, answer, p, s.sessions.now().wall)
+	if r.Latch != nil && r.Latch.Key == nil {
+		r.Latch.Salt, r.Latch.Key, r.Latch.Former = latch.Salt, latch.Key, latch.Former
+	}
+	s.saveResult(context.WithoutCancel(ctx), r)
+	if answer.Outcome == Granted {
+		s.publish(a, s.tokenOf(a, r), f.rejected != nil)
+		s.log().Info("got a token", "grant", a.grantOf(c.move), "generation", s.known().generation,
+			"expires_in", answer.Lifetime, "new_refresh_token", !answer.Tokens.RefreshToken.Empty())
+	}
+	return v
+}
+
+// ask makes the one token request of a move.
+func (s *Session) ask(ctx context.Context, a *Account, r record, m move) Answer {
+	ctx, cancel := context.WithTimeout(ctx, a.RequestTimeout)
+	defer cancel()
+	start := time.Now()
+	var answer Answer
+	if m == moveLogin {
+		answer = a.Grant.SignIn(ctx, &a.Client, a.Scope)
+	} else {
+		answer = a.Client.refresh(ctx, r.Tokens.RefreshToken, a.Scope)
+	}
+	if answer.Outcome == Granted && answer.Lifetime == 0 {
+		answer.Lifetime = a.DefaultLifetime
+		s.log().Warn("the token answer has no usable expires_in", "assumed", a.DefaultLifetime)
+	}
+	s.log().Debug("token request", "grant", a.grantOf(m), "outcome", answer.Outcome.String(),
+		"status", answer.Status, "took", time.Since(start))
+	return answer
+}
+
+// grantOf is the grant_type of a move.
+func (a *Account) grantOf(m move) string {
+	if m == moveLogin {
+		return a.Grant.Type()
+	}
+	return "refresh_token"
+}
+
+// serves reports whether a is still the identity that the session is
+// configured for.
+func (s *Session) serves(a *Account) bool {
+	now := s.account.Load()
+	return now == a || now.fingerprint() == a.fingerprint()
+}
+
+// publish puts a token into use, unless the account was changed to another
+// identity meanwhile.
+func (s *Session) publish(a *Account, t *Token, successor bool) {
+	if t == nil {
+		return
+	}
+	t.successor = successor
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.serves(a) {
+		return
+	}
+	s.asked.Store(false)
+	s.token.Store(t)
+}
+
+// sleep waits, and reports whether ctx still stands.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,185 @@
+package oauth
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Session is the live token state of one account and user. It outlives
+// configurations. It is safe for concurrent use.
+type Session struct {
+	key      Key
+	sessions *Sessions
+	account  atomic.Pointer[Account]
+
+	token atomic.Pointer[Token]
+	// asked: somebody wanted a token since the last one came.
+	asked atomic.Bool
+	// quiet holds wake-ups back until this monotonic time.
+	quiet atomic.Int64
+
+	item queueItem
+
+	mu      sync.Mutex
+	removed bool // its account is no longer configured
+	saving  bool // in the background
+	flight  *flight
+	// failure is why the last flight brought nothing; held until its time, or
+	// without one until something changes.
+	failure  *Failure
+	until    instant
+	failures int // in a row
+	brake    brake
+	state    snapshot
+}
+
+// A brake holds refreshes back that only the upstream's refusals ask for.
+type brake struct {
+	on    bool
+	until instant
+	last  time.Duration // 0: it wasn't on
+}
+
+// Token returns an access token that can be used. While one is fresh that is
+// an atomic load; a stale one is given, too, and its successor fetched behind.
+// Otherwise Token waits for one, bounded by ctx and the account's token
+// time-out, or returns a [Failure].
+func (s *Session) Token(ctx context.Context) (*Token, error) {
+	t, now := s.token.Load(), s.sessions.now()
+	f := t.freshness(now)
+	if f == Expired || t.rejected.Load() {
+		return s.await(ctx)
+	}
+	if !s.asked.Load() {
+		s.asked.Store(true)
+	}
+	if f == Stale && int64(now.mono) >= s.quiet.Load() {
+		s.wake(now)
+	}
+	return t, nil
+}
+
+// wake starts a refresh unless one is under way or held back.
+func (s *Session) wake(now instant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight == nil && !s.held(now) {
+		s.start(flight{})
+	}
+}
+
+// Current returns a token that can be used, or nil; it never asks for one.
+func (s *Session) Current() *Token {
+	if t := s.token.Load(); t.freshness(s.sessions.now()) != Expired {
+		return t
+	}
+	return nil
+}
+
+// await joins or starts a flight and waits for its end.
+func (s *Session) await(ctx context.Context) (*Token, error) {
+	timeout := s.account.Load().TokenTimeout
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrTokenTimeout)
+	defer cancel()
+	for {
+		t, f, err := s.join(flight{})
+		s.asked.Store(true)
+		if f == nil {
+			return t, err
+		}
+		select {
+		case <-f.done:
+			if t := s.Current(); f.failure != nil && t == nil {
+				return nil, f.failure
+			}
+		case <-ctx.Done():
+			if context.Cause(ctx) == ErrTokenTimeout {
+				return nil, &Failure{Err: ErrTokenTimeout, Detail: "no answer from the authorization server within " + timeout.String()}
+			}
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// join returns a usable token, or the flight that may bring one, started as
+// told if there is none, or why there is none to wait for.
+func (s *Session) join(how flight) (*Token, *flight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.sessions.now()
+	t := s.token.Load()
+	switch {
+	case t.freshness(now) != Expired && !t.rejected.Load():
+		return t, nil, nil
+	case s.flight != nil:
+		return nil, s.flight, nil
+	case s.held(now):
+		return nil, nil, s.failure
+	}
+	return nil, s.start(how), nil
+}
+
+// held reports whether the last failure forbids a flight. Call it with mu.
+func (s *Session) held(now instant) bool {
+	return s.failure != nil && (s.failure.RetryAt.IsZero() || now.before(s.until))
+}
+
+// Reject tells that the upstream refused t. One refresh follows per token,
+// however many callers reject it; none if t isn't the current token any more.
+// replayed says that the refused request was itself the replay of a refused
+// one: then the refusal isn't about the token, and the brake goes on. After
+// Reject, [Session.Token] returns another token if there is or will be one,
+// and t if there will be none.
+func (s *Session) Reject(t *Token, replayed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token.Load() != t || t.rejected.Load() {
+		return
+	}
+	now := s.sessions.now()
+	if t.successor && (replayed || !t.accepted.Load()) && !s.brake.on {
+		s.brake.last = nextBrake(s.brake.last)
+		s.brake.on, s.brake.until = true, now.add(s.brake.last)
+		s.log().Warn("the upstream refuses the new token as well; no further refresh for its sake",
+			"until", s.brake.until.wall.UTC())
+	}
+	if s.brake.on && now.before(s.brake.until) || s.flight == nil && s.held(now) {
+		return
+	}
+	s.brake.on = false
+	t.rejected.Store(true)
+	if s.flight == nil {
+		s.start(flight{rejected: t})
+	}
+}
+
+// Accept tells that the upstream took t; replayed, that it had refused the
+// same request with the token before.
+func (s *Session) Accept(t *Token, replayed bool) {
+	if t.accepted.Load() && !replayed {
+		return
+	}
+	t.accepted.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if replayed || !s.brake.on || !s.sessions.now().before(s.brake.until) {
+		s.brake = brake{}
+	}
+}
+
+// Key names the session.
+func (s *Session) Key() Key { return s.key }
+
+// Account returns the account as configured now.
+func (s *Session) Account() *Account { return s.account.Load() }
+
+func (s *Session) log() *slog.Logger {
+	l := s.sessions.log.Load().With("account", s.key.Account)
+	if s.key.User != "" {
+		l = l.With("user", s.key.User)
+	}
+	return l
+}

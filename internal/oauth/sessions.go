@@ -1,0 +1,189 @@
+package oauth
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Sessions are the live sessions of one store. They outlive configurations:
+// each [Sessions.Configure] changes what accounts there are, and keeps the
+// tokens and the refreshes under way.
+type Sessions struct {
+	log   atomic.Pointer[slog.Logger]
+	start time.Time
+	queue *queue
+	store Store
+
+	// open ends when no new refresh may begin, ctx when those under way must
+	// end.
+	open, ctx         context.Context
+	stopOpen, stopAll context.CancelFunc
+	flights, loop     sync.WaitGroup
+	takeOffs          sync.Mutex // no flight is added while Close begins to wait
+
+	ready     chan struct{} // closed by the first Configure
+	readyOnce sync.Once
+	// byAccount is read on every request: never changed, only replaced.
+	byAccount atomic.Pointer[map[string]*Session]
+	mu        sync.Mutex // of Configure
+}
+
+// NewSessions makes sessions without a store: calls wait for
+// [Sessions.Configure].
+func NewSessions(log *slog.Logger) *Sessions {
+	ss := &Sessions{start: time.Now(), queue: newQueue(), ready: make(chan struct{})}
+	ss.log.Store(log)
+	ss.ctx, ss.stopAll = context.WithCancel(context.Background())
+	ss.open, ss.stopOpen = context.WithCancel(ss.ctx)
+	return ss
+}
+
+// LogTo changes where the sessions log to.
+func (ss *Sessions) LogTo(log *slog.Logger) { ss.log.Store(log) }
+
+// now reads both clocks.
+func (ss *Sessions) now() instant {
+	t := time.Now()
+	return instant{wall: t.Round(0), mono: t.Sub(ss.start)}
+}
+
+// Open hands over the store, which [Sessions.Close] closes. It must be called
+// once, before the first Configure.
+func (ss *Sessions) Open(store Store) {
+	ss.store = store
+	ss.loop.Go(func() { ss.queue.run(ss.open, ss.now, (*Session).look) })
+}
+
+// Configure replaces the accounts. A session whose account stays the same
+// identity keeps its token, and no token request is made for it. Accounts that
+// can sign in with nobody at hand do so in the background.
+func (ss *Sessions) Configure(ctx context.Context, accounts []*Account) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	old := map[string]*Session{}
+	if m := ss.byAccount.Load(); m != nil {
+		old = *m
+	}
+	byAccount := make(map[string]*Session, len(accounts))
+	for _, a := range accounts {
+		s := old[a.Name]
+		if s == nil {
+			s = &Session{key: Key{Account: a.Name}, sessions: ss}
+			s.item = queueItem{session: s, index: -1}
+		}
+		s.configure(ctx, a)
+		byAccount[a.Name] = s
+	}
+	for name, s := range old {
+		if byAccount[name] == nil {
+			s.mu.Lock()
+			s.removed = true
+			s.schedule(ss.now())
+			s.mu.Unlock()
+		}
+	}
+	ss.byAccount.Store(&byAccount)
+	ss.readyOnce.Do(func() { close(ss.ready) })
+}
+
+// configure gives the session its account and does what the change demands.
+func (s *Session) configure(ctx context.Context, a *Account) {
+	before := s.account.Swap(a)
+	if before == nil {
+		if err := s.load(ctx); err != nil {
+			s.log().Error("loading the tokens", "error", err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, r := s.sessions.now(), s.record()
+	same := before != nil && before.fingerprint() == a.fingerprint()
+	if !same {
+		s.failure, s.failures = nil, 0
+		s.token.Store(newToken(r.Tokens, s.state.generation, now, a.RefreshAhead, s.jitter()))
+	}
+	if s.flight != nil {
+		return // its end schedules
+	}
+	changed := s.failure != nil && s.failure.RetryAt.IsZero() && !before.asks(a)
+	if !same && s.token.Load().freshness(now) != Fresh || r.Intent != nil && !same || changed || s.releasable() {
+		s.failure = nil
+		s.start(flight{})
+		return
+	}
+	s.schedule(now)
+}
+
+// asks reports whether b would be decided about as a is.
+func (a *Account) asks(b *Account) bool {
+	return a.OnLostReply == b.OnLostReply && a.Client.TokenEndpoint == b.Client.TokenEndpoint &&
+		a.Client.Auth == b.Client.Auth && a.Grant.Type() == b.Grant.Type() && a.Grant.MayLogin(true) == b.Grant.MayLogin(true)
+}
+
+// Session returns the session of an account. Before the first Configure it
+// waits, bounded by ctx.
+func (ss *Sessions) Session(ctx context.Context, account string) (*Session, error) {
+	m := ss.byAccount.Load()
+	if m == nil {
+		select {
+		case <-ss.ready:
+			m = ss.byAccount.Load()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if s := (*m)[account]; s != nil {
+		return s, nil
+	}
+	return nil, &Failure{Err: ErrUnknownAccount}
+}
+
+// All returns the sessions by account, or nil before the first Configure. The
+// map is the caller's.
+func (ss *Sessions) All() map[string]*Session {
+	m := ss.byAccount.Load()
+	if m == nil {
+		return nil
+	}
+	return maps.Clone(*m)
+}
+
+// takeOff runs fly in its own goroutine unless the sessions are closing.
+func (ss *Sessions) takeOff(fly func()) bool {
+	ss.takeOffs.Lock()
+	defer ss.takeOffs.Unlock()
+	if ss.open.Err() != nil {
+		return false
+	}
+	ss.flights.Go(fly)
+	return true
+}
+
+// Close lets the refreshes under way finish until ctx ends, then breaks them
+// off, and closes the store. No new ones begin.
+func (ss *Sessions) Close(ctx context.Context) error {
+	ss.takeOffs.Lock()
+	ss.stopOpen()
+	ss.takeOffs.Unlock()
+	ss.loop.Wait()
+	landed := make(chan struct{})
+	go func() {
+		ss.flights.Wait()
+		close(landed)
+	}()
+	select {
+	case <-landed:
+	case <-ctx.Done():
+		ss.log.Load().Warn("a refresh is still under way at the end; its answer will be lost")
+	}
+	ss.stopAll()
+	<-landed
+	if ss.store == nil {
+		return nil
+	}
+	return ss.store.Close()
+}
