@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -109,27 +110,17 @@ func (s *Session) Refresh(ctx context.Context) error {
 }
 
 // Forget drops the session's tokens here; the server isn't told. The next
-// request may log in again, except with credentials that were refused.
+// request may log in again, except with credentials that were refused. What
+// can't be read is dropped, too.
 func (s *Session) Forget(ctx context.Context) error {
 	unlock, err := s.sessions.store.Lock(ctx, s.key)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := s.load(ctx); err != nil {
+	if err := s.drop(ctx); err != nil {
 		return err
 	}
-	state := s.known()
-	var rs records
-	for _, r := range state.records {
-		rs = append(rs, record{Fingerprint: r.Fingerprint, Latch: r.Latch})
-	}
-	state.records = rs
-	next, err := s.commit(ctx, state)
-	if err != nil {
-		return err
-	}
-	s.settle(next, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.token.Store(nil)
@@ -139,4 +130,32 @@ func (s *Session) Forget(ctx context.Context) error {
 	s.schedule(s.sessions.now())
 	s.log().Info("forgot the tokens")
 	return nil
+}
+
+// drop empties what the store holds of the session. Refused credentials stay
+// known.
+func (s *Session) drop(ctx context.Context) error {
+	err := s.load(ctx)
+	if errors.Is(err, ErrUnreadable) {
+		e, _ := s.sessions.store.Load(ctx, s.key) // tells the generation even so
+		if err := s.sessions.store.Delete(ctx, s.key, e.Generation); err != nil {
+			return err
+		}
+		s.learn(snapshot{})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	state := s.known()
+	var rs records
+	for _, r := range state.records {
+		rs = append(rs, record{Fingerprint: r.Fingerprint, Latch: r.Latch})
+	}
+	state.records = rs
+	next, err := s.commit(ctx, state)
+	if err == nil {
+		s.settle(next, nil)
+	}
+	return err
 }
