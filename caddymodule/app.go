@@ -1,0 +1,143 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
+)
+
+const appName = "bearer"
+
+// App is the bearer app: the accounts that this server acts as at APIs that
+// want OAuth 2.0, and the store of their tokens.
+//
+// An account signs in at its authorization server, keeps the tokens, and
+// rotates one-time refresh tokens without losing one. The transport
+// `http.reverse_proxy.transport.bearer` (shorthand: the directive
+// `bearer_proxy`) puts its access token on requests to the API.
+//
+// A reload keeps the open store, the tokens and the refreshes under way.
+type App struct {
+	// Where tokens are kept. Default: `{"store": "bbolt"}`.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=bearer.stores inline_key=store"`
+
+	// The accounts by name.
+	Accounts map[string]*Account `json:"accounts,omitempty"`
+
+	ctx     caddy.Context // of Provision; Start gets none
+	lease   lease
+	key     string
+	shared  *shared
+	started chan struct{}
+}
+
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: appName, New: func() caddy.Module { return new(App) }}
+}
+
+// Provision reads the configuration. It opens nothing and asks nobody.
+func (app *App) Provision(ctx caddy.Context) error {
+	if app.StoreRaw == nil {
+		app.StoreRaw = json.RawMessage(`{"store": "bbolt"}`)
+	}
+	module, err := ctx.LoadModule(app, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading the store: %w", err)
+	}
+	app.ctx, app.started = ctx, make(chan struct{})
+	app.lease.log = ctx.Slogger()
+	app.lease.module = module.(StoreModule)
+	if len(app.Accounts) == 0 {
+		return errors.New("bearer: no account is configured; add `account <name> { … }`")
+	}
+	for _, name := range slices.Sorted(maps.Keys(app.Accounts)) {
+		a, err := app.Accounts[name].provision(name, app.lease.log)
+		if err != nil {
+			return fmt.Errorf("account %s: %w", name, err)
+		}
+		app.lease.accounts = append(app.lease.accounts, a)
+	}
+	key := app.lease.module.PoolKey()
+	if app.shared, err = acquire(key, app.lease.log); err != nil {
+		return err
+	}
+	app.key = key // acquired: Cleanup gives it back
+	return nil
+}
+
+// Start puts this configuration in force.
+func (app *App) Start() error {
+	warnOldToolchain(app.lease.log)
+	if err := app.shared.activate(app.ctx, &app.lease); err != nil {
+		return err
+	}
+	close(app.started)
+	return nil
+}
+
+// Stop does nothing: requests may still be under way, and a new configuration
+// may be in force already.
+func (*App) Stop() error { return nil }
+
+// Cleanup gives back what Provision acquired, and only that: it is called
+// after a failed Provision, too.
+func (app *App) Cleanup() error {
+	if app.key == "" {
+		return nil
+	}
+	err := app.shared.release(&app.lease)
+	_, poolErr := pool.Delete(app.key)
+	return errors.Join(err, poolErr)
+}
+
+// account returns what was made of a configured account, or nil.
+func (app *App) account(name string) *oauth.Account {
+	i := slices.IndexFunc(app.lease.accounts, func(a *oauth.Account) bool { return a.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return app.lease.accounts[i]
+}
+
+// session returns the session of an account, whose name may hold placeholders
+// of the request. Caddy may serve requests before it starts this app: those
+// that need it wait.
+func (app *App) session(r *http.Request, account string) (*oauth.Session, error) {
+	if strings.Contains(account, "{") {
+		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+		account = repl.ReplaceAll(account, "")
+	}
+	s, err := app.shared.sessions.Session(r.Context(), account)
+	if err == nil || app.account(account) == nil {
+		return s, err
+	}
+	select {
+	case <-app.started:
+	case <-app.ctx.Done(): // this configuration is at its end
+	case <-r.Context().Done():
+	}
+	return app.shared.sessions.Session(r.Context(), account)
+}
+
+// appOf returns the app of the configuration that a module belongs to.
+func appOf(ctx caddy.Context) (*App, error) {
+	app, err := ctx.AppIfConfigured(appName)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", errNotRunning, err)
+	}
+	return app.(*App), nil
+}
+
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,222 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "bearer",
+		Short: "Looks after the accounts of the bearer app",
+		Long: `Looks after the accounts that a running Caddy acts as (app bearer).
+
+The subcommands talk to the admin endpoint of the running server; none of them
+opens the token store. Give --config (or --address) if its admin endpoint is not
+the default one.
+
+Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(statusCommand(),
+				actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token"),
+				actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again"),
+				sandboxCommand())
+		},
+	})
+}
+
+// Exit codes.
+const (
+	exitFine     = 0
+	exitFailed   = 1
+	exitWrongUse = 2
+	exitLogin    = 3
+)
+
+func adminFlags(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().String("address", "", "Address of the admin endpoint")
+	cmd.Flags().StringP("config", "c", "", "Configuration file that names the admin endpoint")
+	cmd.Flags().StringP("adapter", "a", "", "Adapter of the configuration file")
+	return cmd
+}
+
+// ask makes a request to the admin endpoint and decodes its answer.
+func ask(fl caddycmd.Flags, method, uri string, body, answer any) error {
+	address, err := caddycmd.DetermineAdminAPIAddress(fl.String("address"), nil, fl.String("config"), fl.String("adapter"))
+	if err != nil {
+		return fmt.Errorf("finding the admin endpoint: %w", err)
+	}
+	var r io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		r = bytes.NewReader(text)
+	}
+	res, err := caddycmd.AdminAPIRequest(address, method, uri, nil, r)
+	if err != nil {
+		if _, answer, ok := strings.Cut(err.Error(), "caddy responded with error: "); ok {
+			return errors.New(answerText(answer))
+		}
+		return fmt.Errorf("asking the admin endpoint at %s: %w; is the server running, and its admin endpoint there? say where with --config or --address", address, err)
+	}
+	defer res.Body.Close()
+	return json.NewDecoder(res.Body).Decode(answer)
+}
+
+// answerText takes the message out of an admin endpoint's error, which is
+// `HTTP <status>: {"error":"…"}`.
+func answerText(text string) string {
+	var answer struct {
+		Error string `json:"error"`
+	}
+	_, body, _ := strings.Cut(text, ": ")
+	if json.Unmarshal([]byte(body), &answer) != nil || answer.Error == "" {
+		return strings.TrimSpace(text)
+	}
+	return answer.Error
+}
+
+func statusCommand() *cobra.Command {
+	cmd := adminFlags(&cobra.Command{
+		Use:   "status [--json]",
+		Short: "Shows the condition of every account",
+		RunE: run(0, func(fl caddycmd.Flags, _ []string) (int, error) {
+			var st statusJSON
+			if err := ask(fl, "GET", "/bearer/status", nil, &st); err != nil {
+				return exitFailed, err
+			}
+			if fl.Bool("json") {
+				enc := json.NewEncoder(os.Stdout)
+				enc.SetIndent("", "  ")
+				if err := enc.Encode(st); err != nil {
+					return exitFailed, err
+				}
+			} else if err := printStatus(os.Stdout, st, time.Now()); err != nil {
+				return exitFailed, err
+			}
+			return exitOf(st)
+		}),
+	})
+	cmd.Flags().Bool("json", false, "Print JSON")
+	return cmd
+}
+
+// run wraps a command that takes n arguments.
+func run(n int, f func(caddycmd.Flags, []string) (int, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cmd.SilenceUsage = true
+		return caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
+			if len(args) != n {
+				return exitWrongUse, fmt.Errorf("wrong number of arguments; usage: %s", cmd.UseLine())
+			}
+			return f(fl, args)
+		})(cmd, args)
+	}
+}
+
+// exitOf is the exit code of a status.
+func exitOf(st statusJSON) (int, error) {
+	code, bad := exitFine, []string{}
+	for _, a := range st.Accounts {
+		switch a.State {
+		case oauth.StateReady, oauth.StateRefreshing, oauth.StateDegraded:
+			continue
+		case oauth.StateLoginRequired:
+			code = exitLogin
+		default:
+			code = max(code, exitFailed)
+		}
+		bad = append(bad, a.Account)
+	}
+	if code == exitFine {
+		return code, nil
+	}
+	return code, errors.New("can't serve: " + strings.Join(bad, ", "))
+}
+
+// printStatus writes a table, and below it what is to be said of an account.
+func printStatus(w io.Writer, st statusJSON, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "ACCOUNT\tSTATE\tTOKEN\tREFRESH TOKEN\tLAST REFRESH\tGRANT")
+	for _, a := range st.Accounts {
+		token := "none"
+		if !a.Expires.IsZero() {
+			token = "for " + span(a.Expires.Sub(now))
+		}
+		refresh := "none"
+		if a.HasRefreshToken {
+			refresh = "yes"
+		}
+		if !a.RefreshExpires.IsZero() {
+			refresh = "until " + a.RefreshExpires.Format(time.DateOnly)
+		}
+		last := "never"
+		if !a.Refreshed.IsZero() {
+			last = span(now.Sub(a.Refreshed)) + " ago"
+		}
+		fmt.Fprintln(tw, strings.Join([]string{a.Account, string(a.State), token, refresh, last, a.Grant}, "\t"))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nstore: %s\n", st.Store)
+	for _, a := range st.Accounts {
+		if a.Unsaved {
+			fmt.Fprintf(w, "%s: the newest tokens are in memory only, because the store can't be written; don't stop the server\n", a.Account)
+		}
+		if a.Detail != "" {
+			fmt.Fprintf(w, "%s: %s\n", a.Account, a.Detail)
+		}
+		if wait := a.RetryAt.Sub(now); wait > 0 {
+			fmt.Fprintf(w, "%s: next attempt in %s\n", a.Account, span(wait))
+		}
+	}
+	return nil
+}
+
+// span is a length of time as people say it.
+func span(d time.Duration) string {
+	switch d = max(d, 0).Round(time.Second); {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d d", d/(24*time.Hour))
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%d s", d/time.Second)
+}
+
+// actionCommand is one that does something with an account.
+func actionCommand(name, short, uri, done string) *cobra.Command {
+	return adminFlags(&cobra.Command{
+		Use:   name + " <account>",
+		Short: short,
+		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
+			var st accountStatus
+			err := ask(fl, "POST", uri, map[string]string{"account": args[0]}, &st)
+			switch {
+			case err != nil && strings.HasPrefix(err.Error(), "login_required: "):
+				return exitLogin, err
+			case err != nil:
+				return exitFailed, err
+			}
+			fmt.Printf("%s %s\n", st.Account, done)
+			return exitFine, nil
+		}),
+	})
+}

@@ -1,0 +1,162 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
+)
+
+func sandboxCommand() *cobra.Command {
+	var faults strings.Builder
+	for _, f := range sandbox.Faults() {
+		fmt.Fprintf(&faults, "  %-26s %s\n", f.Name, f.Description)
+	}
+	cmd := &cobra.Command{
+		Use:   "sandbox [--listen <address>] [--token-lifetime <duration>] [--fault <name>[:<times>]]...",
+		Short: "Runs an authorization server, an API and a proxy to try it all",
+		Long: `Runs, in this process and with nothing else to install, an authorization server
+in the shape of Pagero Online's, an API behind it, and a site that proxies to the
+API with a token. It prints a command to try. Nothing is kept.
+
+A fault is played at each request that it fits, or so many times. Faults:
+` + faults.String(),
+		RunE: run(0, func(fl caddycmd.Flags, _ []string) (int, error) { return runSandbox(fl) }),
+	}
+	cmd.Flags().String("listen", "127.0.0.1:8080", "Address of the proxy; on loopback")
+	cmd.Flags().Duration("token-lifetime", 10*time.Minute, "Lifetime of access tokens")
+	cmd.Flags().StringArray("fault", nil, "Fault to play, as name or name:times; may be repeated")
+	return cmd
+}
+
+func runSandbox(fl caddycmd.Flags) (int, error) {
+	listen := fl.String("listen")
+	if host, _, err := net.SplitHostPort(listen); err != nil || !loopback(host) {
+		return exitWrongUse, fmt.Errorf("--listen %s: it must be a loopback address with a port, such as 127.0.0.1:8080", listen)
+	}
+	sb := sandbox.New(sandbox.Config{TokenLifetime: fl.Duration("token-lifetime")})
+	faults, err := fl.GetStringArray("fault")
+	if err != nil {
+		return exitWrongUse, err
+	}
+	for _, text := range faults {
+		if err := playFault(sb, text); err != nil {
+			return exitWrongUse, err
+		}
+	}
+	servers, err := sb.Listen()
+	if err != nil {
+		return exitFailed, err
+	}
+	defer servers.Close()
+	dir, err := os.MkdirTemp("", "caddy-bearer-sandbox")
+	if err != nil {
+		return exitFailed, err
+	}
+	caddy.OnExit(func(context.Context) { _ = os.RemoveAll(dir) })
+	if err := startSandboxProxy(dir, listen, servers); err != nil {
+		_ = os.RemoveAll(dir)
+		return exitFailed, fmt.Errorf("starting the proxy: %w; if the address is taken, say another with --listen", err)
+	}
+	fmt.Printf(sandboxText, servers.AuthorizationServerURL, fl.Duration("token-lifetime"), servers.APIURL, listen,
+		listen, "unix/"+filepath.Join(dir, "admin.sock"), servers.AuthorizationServerURL, servers.AuthorizationServerURL)
+	caddy.TrapSignals()
+	select {}
+}
+
+const sandboxText = `
+  authorization server  %s (tokens live %s)
+  API                   %s (refuses calls without a token)
+  proxy                 http://%s (puts the token on)
+
+Call the API as an application that knows nothing of OAuth:
+
+curl http://%s/document/v1/documents
+
+Look closer, or break something:
+
+  caddy bearer status --address %s
+  curl -s %s/sandbox/events
+  curl -X POST '%s/sandbox/faults?name=lost-reply&times=1'
+
+Ctrl-C ends it.
+`
+
+// playFault reads name or name:times.
+func playFault(sb *sandbox.Sandbox, text string) error {
+	name, count, counted := strings.Cut(text, ":")
+	fault, err := sandbox.ParseFault(name)
+	if err != nil {
+		return err
+	}
+	times := -1
+	if counted {
+		if times, err = strconv.Atoi(count); err != nil || times < 1 {
+			return fmt.Errorf("--fault %s: the number of times must be 1 or more", text)
+		}
+	}
+	sb.Play(fault, times)
+	return nil
+}
+
+// startSandboxProxy starts Caddy with a configuration as an operator writes it.
+func startSandboxProxy(dir, listen string, servers *sandbox.Servers) error {
+	for name, secret := range map[string]string{"client_secret": "sandbox-secret", "password": "sandbox-password"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(secret), 0o600); err != nil {
+			return err
+		}
+	}
+	host, port, _ := net.SplitHostPort(listen)
+	config := fmt.Sprintf(sandboxCaddyfile, dir, dir, dir, servers.AuthorizationServerURL, strings.TrimPrefix(servers.APIURL, "http://"), port, host, servers.APIURL)
+	json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(json, true)
+}
+
+const sandboxCaddyfile = `{
+	admin unix/%s/admin.sock
+	persist_config off
+	grace_period 5s
+	log {
+		format console
+		include bearer http.handlers.bearer_guard http.log.error
+	}
+	servers {
+		timeouts {
+			read_header 10s
+			idle 2m
+		}
+	}
+	bearer {
+		store memory
+		account sandbox {
+			client_id sandbox-client
+			client_secret {file.%s/client_secret}
+			grant password {
+				username sandbox-user
+				password {file.%s/password}
+			}
+			token_endpoint %s/oauth/v2/oauth-token
+			upstream %s
+		}
+	}
+}
+
+http://:%s {
+	bind %s
+	bearer_proxy sandbox %s
+}
+`

@@ -1,0 +1,276 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
+)
+
+// Guard is the handler that decides who may use an account, and how. Whoever
+// gets past it is, to the API, the account itself. The transport `bearer`
+// serves only requests that a guard has let through.
+//
+// It refuses, before anything else, the methods CONNECT, TRACE and TRACK, and
+// upgrades of the protocol unless allowed. It answers only to names of this
+// machine, so that a web page can't reach it by a name of its own (DNS
+// rebinding), and serves only callers on this machine unless others are
+// configured.
+//
+// What it refuses is answered with a problem document (RFC 9457), with a code
+// in it and in the header Caddy-Bearer-Error, and logged with the line to add.
+type Guard struct {
+	// The account whose token the request will carry; may hold placeholders.
+	// With it, a missing token is answered here and doesn't count against the
+	// upstream. Default: none; then the transport answers.
+	Account string `json:"account,omitempty"`
+
+	// Addresses that may call, as CIDR or IP: compared with Caddy's client_ip.
+	// Default: loopback and Unix sockets, of requests without forwarding
+	// headers (those have come from elsewhere).
+	Callers []string `json:"callers,omitempty"`
+
+	// Host names that are answered to, in addition to `localhost` and the
+	// loopback addresses; with or without port. A request without a Host
+	// (HTTP/1.0) passes.
+	Hosts []string `json:"hosts,omitempty"`
+
+	// Let upgrades of the protocol (WebSocket) through.
+	AllowUpgrade bool `json:"allow_upgrade,omitempty"`
+
+	app     *App
+	log     *slog.Logger
+	callers []netip.Prefix
+}
+
+func (*Guard) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.bearer_guard", New: func() caddy.Module { return new(Guard) }}
+}
+
+// Provision prepares the lists.
+func (g *Guard) Provision(ctx caddy.Context) (err error) {
+	g.log = ctx.Slogger()
+	if g.app, err = appOf(ctx); err != nil {
+		return err
+	}
+	if err := knownAccount(g.app, g.Account); err != nil {
+		return err
+	}
+	for _, c := range g.Callers {
+		p, err := caddyhttp.CIDRExpressionToPrefix(c)
+		if err != nil {
+			return fmt.Errorf("callers %s: it must be an IP address or CIDR: %w", c, err)
+		}
+		g.callers = append(g.callers, p)
+	}
+	if err := g.checkHosts(); err != nil {
+		return fmt.Errorf("hosts %w", err)
+	}
+	for i, h := range g.Hosts {
+		g.Hosts[i] = strings.ToLower(h)
+	}
+	return g.exposure(ctx)
+}
+
+func (g *Guard) checkHosts() error {
+	for _, h := range g.Hosts {
+		if h == "" || strings.ContainsAny(h, "*{}/@ ") {
+			return fmt.Errorf("%q: it must be a name or name:port, without wildcard", h)
+		}
+	}
+	return nil
+}
+
+// exposure refuses a site that others can reach while nothing says who may
+// call: it would be open to nobody, which its operator surely didn't mean.
+func (g *Guard) exposure(ctx caddy.Context) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || len(g.callers) > 0 {
+		return nil
+	}
+	for _, l := range server.Listen {
+		a, err := caddy.ParseNetworkAddress(l)
+		if err != nil || a.IsUnixNetwork() || a.IsFdNetwork() || loopback(a.Host) {
+			continue
+		}
+		return fmt.Errorf("the site listens on %s, beyond this machine, but nothing says who may call; "+
+			"add `bind 127.0.0.1 [::1]` to the site, or `callers <address or CIDR>...` to bearer_proxy or bearer_guard", l)
+	}
+	return nil
+}
+
+// knownAccount refuses the name of an account that isn't configured. Names
+// with placeholders are looked up per request.
+func knownAccount(app *App, name string) error {
+	if name == "" || strings.Contains(name, "{") || app.account(name) != nil {
+		return nil
+	}
+	return fmt.Errorf("account %s is not configured; add `account %s { … }` to the global option bearer", name, name)
+}
+
+// passageVar is where the guard leaves the proof that it let a request pass.
+const passageVar = "bearer.passage"
+
+// A passage is that proof. Only the guard makes one: its type has no form that
+// a configuration could write.
+type passage struct {
+	account string         // as configured in the guard; may be empty
+	session *oauth.Session // of the account; nil without one
+}
+
+// ServeHTTP lets the request pass or answers it.
+func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if p, ok := g.refuse(r); ok {
+		g.log.Warn("refused a request", "code", p.Code, "detail", p.Detail, "remote", r.RemoteAddr, "method", r.Method, "host", r.Host)
+		w.Header().Set("Connection", "close")
+		p.write(w)
+		return nil
+	}
+	pass := passage{account: g.Account}
+	if g.Account != "" {
+		var err error
+		if pass.session, err = g.app.session(r, g.Account); err == nil {
+			_, err = pass.session.Token(r.Context())
+		}
+		if err != nil {
+			tokenProblem(err, time.Now()).write(w)
+			return nil
+		}
+	}
+	caddyhttp.SetVar(r.Context(), passageVar, &pass)
+	err := next.ServeHTTP(w, r)
+	var he caddyhttp.HandlerError
+	if errors.As(err, &he) && (he.StatusCode == http.StatusBadGateway || he.StatusCode == http.StatusGatewayTimeout) {
+		w.Header().Set(errorHeader, "upstream_unreachable")
+	}
+	return err
+}
+
+// refuse decides whether a request is refused, and how. The cheapest and the
+// most dangerous come first.
+func (g *Guard) refuse(r *http.Request) (problem, bool) {
+	switch {
+	case refusedMethod(r.Method):
+		return refusal("method_refused", "CONNECT, TRACE and TRACK are never passed"), true
+	case upgrades(r.Header) && !g.AllowUpgrade:
+		return refusal("upgrade_refused", "to let WebSocket and the like pass, add the line: allow_upgrade"), true
+	case !g.hostAllowed(r.Host):
+		return refusal("host_refused", "to answer to this name, add the line: hosts "+printable(r.Host)), true
+	}
+	if detail, ok := g.callerAllowed(r); !ok {
+		return refusal("caller_refused", detail), true
+	}
+	return problem{}, false
+}
+
+// refusedMethod reports the methods that are never passed: CONNECT turns the
+// connection into a tunnel, TRACE answers with the token.
+func refusedMethod(method string) bool {
+	switch strings.ToUpper(method) {
+	case http.MethodConnect, http.MethodTrace, "TRACK":
+		return true
+	}
+	return false
+}
+
+// upgrades reports whether a request wants another protocol. The offer of
+// HTTP/2 that Java's client adds to its first request is no such wish: it is
+// taken off, and nothing else happens.
+func upgrades(h http.Header) bool {
+	values := h.Values("Upgrade")
+	if len(values) == 0 {
+		return false
+	}
+	if len(values) == 1 && strings.EqualFold(strings.TrimSpace(values[0]), "h2c") {
+		h.Del("Upgrade")
+		h.Del("Http2-Settings")
+		return false
+	}
+	return true
+}
+
+// hostAllowed reports whether we answer to a Host (RFC 9110 §7.2).
+func (g *Guard) hostAllowed(host string) bool {
+	if host == "" {
+		return true // HTTP/1.0
+	}
+	host = strings.ToLower(host)
+	name := hostName(host)
+	return loopback(name) || slices.Contains(g.Hosts, host) || slices.Contains(g.Hosts, name) ||
+		strings.Contains(name, ":") && slices.Contains(g.Hosts, "["+name+"]")
+}
+
+// hostName is a Host without port and brackets, or as it is if it has another
+// form than name, name:port, [address] or [address]:port.
+func hostName(host string) string {
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		name, port, err = net.SplitHostPort(host + ":")
+	}
+	if err != nil || strings.Trim(port, "0123456789") != "" {
+		return host
+	}
+	return name
+}
+
+var forwarding = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"}
+
+// callerAllowed reports whether the caller may pass, or which line would let
+// it.
+func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
+	if len(g.callers) > 0 {
+		client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+		ip, err := netip.ParseAddr(client)
+		if err != nil && unixPeer(r.RemoteAddr) {
+			return "", true
+		}
+		ip = ip.Unmap().WithZone("")
+		if err == nil && slices.ContainsFunc(g.callers, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+			return "", true
+		}
+		return "to serve this caller, add the line: callers " + printable(client), false
+	}
+	if unixPeer(r.RemoteAddr) {
+		return "", true
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		return "to serve callers beyond this machine, add the line: callers " + printable(host), false
+	}
+	for _, name := range forwarding {
+		if r.Header[name] != nil {
+			return "the request was forwarded from elsewhere (" + name + "); to serve such, add the line: callers 127.0.0.1 ::1", false
+		}
+	}
+	return "", true
+}
+
+// unixPeer reports the remote address that a Unix socket gives.
+func unixPeer(remote string) bool { return remote == "" || strings.HasPrefix(remote, "@") }
+
+// printable keeps what can be part of a host or an address.
+func printable(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c > ' ' && c < 0x7f && !strings.ContainsRune("\"'`\\<>{}", c) {
+			return c
+		}
+		return -1
+	}, s)
+	return s[:min(len(s), 100)]
+}
+
+var (
+	_ caddyhttp.MiddlewareHandler = (*Guard)(nil)
+	_ caddy.Provisioner           = (*Guard)(nil)
+)
