@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
+)
+
+var steady = flag.Duration("steady", 12*time.Second, "how long TestSteadyTraffic calls the proxy")
+
+// buildCaddy builds the binary that operators run.
+func buildCaddy(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "caddy")
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+// A proxy is the binary as a sidecar, in a directory of its own.
+type proxy struct {
+	*testing.T
+	bin, dir, address string
+	cmd               *exec.Cmd
+	log               *os.File
+}
+
+func newProxy(t *testing.T, servers *sandbox.Servers) *proxy {
+	t.Helper()
+	p := &proxy{T: t, bin: buildCaddy(t), dir: t.TempDir()}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.address = l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(p.address)
+	p.write("client_secret", "sandbox-secret")
+	p.write("password", "sandbox-password")
+	p.write("Caddyfile", fmt.Sprintf(`{
+	admin unix/%[1]s/admin.sock
+	grace_period 5s
+	bearer {
+		store bbolt {
+			path %[1]s/data/tokens.db
+		}
+		account erp {
+			client_id sandbox-client
+			client_secret {file.%[1]s/client_secret}
+			token_endpoint %[2]s/oauth/v2/oauth-token
+			upstream %[3]s
+			grant password {
+				username sandbox-user
+				password {file.%[1]s/password}
+			}
+		}
+	}
+}
+
+http://:%[4]s {
+	bind 127.0.0.1
+	bearer_proxy erp %[3]s
+}
+`, p.dir, servers.AuthorizationServerURL, servers.APIURL, port))
+	if p.log, err = os.Create(filepath.Join(p.dir, "log")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.kill(syscall.SIGKILL)
+		p.log.Close()
+		if t.Failed() {
+			text, _ := os.ReadFile(p.log.Name())
+			t.Logf("%s", text)
+		}
+	})
+	return p
+}
+
+func (p *proxy) write(name, text string) {
+	p.Helper()
+	if err := os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o600); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// command prepares the binary with its files in the proxy's directory.
+func (p *proxy) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(p.bin, args...)
+	cmd.Env = append(os.Environ(), "HOME="+p.dir, "XDG_CONFIG_HOME="+p.dir+"/config", "XDG_DATA_HOME="+p.dir+"/data")
+	return cmd
+}
+
+func (p *proxy) start() {
+	p.Helper()
+	p.cmd = p.command("run", "--config", p.dir+"/Caddyfile")
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if err := p.cmd.Start(); err != nil {
+		p.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("tcp", p.address)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			p.Fatal(err)
+		}
+	}
+}
+
+func (p *proxy) kill(sig syscall.Signal) {
+	if p.cmd != nil && p.cmd.ProcessState == nil {
+		_ = p.cmd.Process.Signal(sig)
+		_ = p.cmd.Wait()
+	}
+}
+
+// TestSteadyTraffic calls the API through the proxy while tokens live 5 s and
+// every refresh token works once, and kills the proxy in the middle.
+func TestSteadyTraffic(t *testing.T) {
+	sb := sandbox.New(sandbox.Config{TokenLifetime: 5 * time.Second})
+	servers, err := sb.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer servers.Close()
+	p := newProxy(t, servers)
+	p.start()
+
+	ctx, cancel := context.WithTimeout(t.Context(), *steady)
+	defer cancel()
+	var down atomic.Bool
+	kills := time.AfterFunc(*steady/2, func() {
+		down.Store(true)
+		p.kill(syscall.SIGKILL)
+		p.start()
+		down.Store(false)
+	})
+	defer kills.Stop()
+	calls, failures := 0, 0
+	for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		before := down.Load()
+		res, err := http.Get("http://" + p.address + "/echo")
+		if err != nil {
+			if !before && !down.Load() {
+				failures++
+				t.Errorf("the proxy is up, but: %v", err)
+			}
+			continue
+		}
+		text, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if calls++; res.StatusCode != 200 {
+			failures++
+			t.Errorf("%d %s", res.StatusCode, text)
+		}
+	}
+	checkRotation(t, sb)
+	t.Logf("%d calls, %d failures, %d refreshes, %d sign-ins", calls, failures,
+		sb.TokenRequests("refresh_token"), sb.TokenRequests("password"))
+	if n := sb.TokenRequests("refresh_token"); n < int(*steady/(6*time.Second)) {
+		t.Errorf("only %d refreshes", n)
+	}
+}
+
+// checkRotation reads the server's own log: every refresh token was presented
+// once. Only if the kill fell between the server's commit and our fsync, one is
+// presented again, refused, and followed by one sign-in.
+func checkRotation(t *testing.T, sb *sandbox.Sandbox) {
+	t.Helper()
+	times, again := map[string]int{}, 0
+	for _, e := range sb.Events() {
+		if e.Kind == sandbox.KindToken && e.Grant == "refresh_token" {
+			if times[e.Presented]++; times[e.Presented] > 1 {
+				again++
+			}
+		}
+	}
+	if again > 1 {
+		t.Errorf("refresh tokens were used more than once: %v", times)
+	}
+	if n := sb.TokenRequests("password"); n != 1+again {
+		t.Errorf("%d sign-ins, want %d", n, 1+again)
+	}
+}
+
+// A second server on the same store doesn't start, and asks nobody.
+func TestSecondServerRefused(t *testing.T) {
+	sb := sandbox.New(sandbox.Config{})
+	servers, err := sb.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer servers.Close()
+	p := newProxy(t, servers)
+	p.start()
+	if res, err := http.Get("http://" + p.address + "/echo"); err != nil || res.StatusCode != 200 {
+		t.Fatal(res, err)
+	}
+	text, err := os.ReadFile(p.dir + "/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(p.address)
+	other := strings.NewReplacer("admin.sock", "admin2.sock", ":"+port+" {", ":0 {").Replace(string(text))
+	p.write("Caddyfile2", other)
+	out, err := p.command("run", "--config", p.dir+"/Caddyfile2").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "in use") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if n := sb.TokenRequests(""); n != 1 {
+		t.Errorf("%d token requests, want 1", n)
+	}
+}
+
+// The commands, as an operator types them.
+func TestCommands(t *testing.T) {
+	sb := sandbox.New(sandbox.Config{})
+	servers, err := sb.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer servers.Close()
+	p := newProxy(t, servers)
+	p.start()
+	for _, tt := range []struct {
+		args string
+		exit int
+		want string
+	}{
+		{"status", 0, "erp      ready"},
+		{"status", 0, "config/caddy/bearer/store.key"},
+		{"status --json", 0, `"state": "ready"`},
+		{"refresh erp", 0, "erp has a new token"},
+		{"forget erp", 0, "erp has no tokens"},
+		{"refresh", 2, "usage:"},
+		{"refresh erp more", 2, "usage:"},
+		{"refresh nobody", 1, "caddy bearer status"},
+		{"status --address 127.0.0.1:1", 1, "--config or --address"},
+	} {
+		if tt.args == "status" || tt.args == "status --json" {
+			_, _ = http.Get("http://" + p.address + "/echo")
+		}
+		args := append([]string{"bearer"}, strings.Fields(tt.args)...)
+		if !strings.Contains(tt.args, "--address") {
+			args = append(args, "--config", p.dir+"/Caddyfile")
+		}
+		out, err := p.command(args...).CombinedOutput()
+		exit := 0
+		var ee *exec.ExitError
+		if errors.As(err, &ee) {
+			exit = ee.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if exit != tt.exit || !bytes.Contains(out, []byte(tt.want)) {
+			t.Errorf("%s: exit %d, want %d and %q in\n%s", tt.args, exit, tt.exit, tt.want, out)
+		}
+	}
+}
