@@ -2,11 +2,14 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -84,24 +87,7 @@ func BenchmarkTransport(b *testing.B) {
 	}
 }
 
-// BenchmarkEndToEnd compares a site with bearer_proxy with the same site with
-// reverse_proxy and a token that is written into the configuration: over
-// sockets, 32 callers at a time.
-func BenchmarkEndToEnd(b *testing.B) {
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") == "" {
-			w.WriteHeader(401)
-		}
-		_, _ = io.WriteString(w, `{"items":[]}`)
-	}))
-	defer api.Close()
-	sb := sandbox.New(sandbox.Config{TokenLifetime: 24 * time.Hour})
-	servers, err := sb.Listen()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer servers.Close()
-	config := fmt.Sprintf(`{
+const benchCaddyfile = `{
 	admin off
 	persist_config off
 	log {
@@ -124,26 +110,65 @@ func BenchmarkEndToEnd(b *testing.B) {
 http://:18391 {
 	bind 127.0.0.1
 	reverse_proxy %[1]s {
-		header_up Authorization "Bearer abc"
+		header_up Authorization "Bearer %[3]s"
 		transport http {
 			compression off
 			keepalive_idle_conns_per_host 512
+			tls_trust_pool file %[4]s
 		}
 	}
 }
 http://:18392 {
 	bind 127.0.0.1
-	bearer_proxy erp %[1]s
+	bearer_proxy erp %[1]s {
+		transport http {
+			tls_trust_pool file %[4]s
+		}
+	}
 }
-`, api.URL, servers.AuthorizationServerURL)
-	json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+`
+
+// BenchmarkEndToEnd compares a site with bearer_proxy with the same site with
+// reverse_proxy and a token that is written into the configuration: over
+// sockets, 32 callers at a time.
+func BenchmarkEndToEnd(b *testing.B) {
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			w.WriteHeader(401)
+		}
+		_, _ = io.WriteString(w, `{"items":[]}`)
+	}))
+	defer api.Close()
+	ca := filepath.Join(b.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw}), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	sb := sandbox.New(sandbox.Config{TokenLifetime: 24 * time.Hour})
+	servers, err := sb.Listen()
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := caddy.Load(json, true); err != nil {
+	defer servers.Close()
+	load := func(token string) {
+		json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(fmt.Appendf(nil, benchCaddyfile, api.URL, servers.AuthorizationServerURL, token, ca), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := caddy.Load(json, true); err != nil {
+			b.Fatal(err)
+		}
+	}
+	load("abc")
+	defer func() { _ = caddy.Stop() }()
+	app, err := running()
+	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { _ = caddy.Stop() }()
+	token, err := app.shared.sessions.All()["erp"].Token(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	load(strings.TrimPrefix(token.Authorization()[0], "Bearer ")) // the same length on the wire
 	for _, bench := range []struct{ name, url string }{
 		{"header_up", "http://127.0.0.1:18391/"}, {"bearer_proxy", "http://127.0.0.1:18392/"},
 	} {
