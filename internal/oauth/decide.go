@@ -51,7 +51,7 @@ type choice struct {
 }
 
 const (
-	loginHint = "no refresh token is left and no sign-in is allowed without a person"
+	loginHint = "there is no refresh token, and no sign-in is allowed without a person; give it one with `caddy bearer import`"
 	stopHint  = "the answer to a refresh was lost and on_lost_reply is stop"
 )
 

@@ -1,8 +1,6 @@
 package oauth
 
 import (
-	"context"
-	"errors"
 	"time"
 )
 
@@ -64,16 +62,17 @@ func (s *Session) Status() Status {
 	if s.failure != nil {
 		st.Detail, st.RetryAt = s.failure.Error(), s.failure.RetryAt
 	}
-	st.State = stateOf(t != nil, st.HasRefreshToken, s.flight != nil, s.state.unsaved, s.failure)
+	renewable := st.HasRefreshToken || r.SignedIn && a.Grant.MayLogin(true)
+	st.State = stateOf(t != nil, renewable, s.flight != nil, s.state.unsaved, s.failure)
 	return st
 }
 
 // stateOf decides the word.
-func stateOf(token, refreshToken, flight, unsaved bool, failure *Failure) State {
+func stateOf(token, renewable, flight, unsaved bool, failure *Failure) State {
 	switch {
 	case token && unsaved:
 		return StateDegraded
-	case token, failure == nil && !flight && refreshToken:
+	case token, failure == nil && !flight && renewable:
 		return StateReady // an idle session refreshes at its next request
 	case flight:
 		return StateRefreshing
@@ -87,75 +86,4 @@ func stateOf(token, refreshToken, flight, unsaved bool, failure *Failure) State 
 		return StateUnknown
 	}
 	return StateAway
-}
-
-// Refresh gets a new token now, whether one is needed or not, and doesn't heed
-// pauses; a latch it does.
-func (s *Session) Refresh(ctx context.Context) error {
-	s.mu.Lock()
-	f := s.flight
-	if f == nil {
-		f = s.start(flight{forced: true})
-	}
-	s.mu.Unlock()
-	select {
-	case <-f.done:
-		if f.failure != nil {
-			return f.failure
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// Forget drops the session's tokens here; the server isn't told. The next
-// request may log in again, except with credentials that were refused. What
-// can't be read is dropped, too.
-func (s *Session) Forget(ctx context.Context) error {
-	unlock, err := s.sessions.store.Lock(ctx, s.key)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := s.drop(ctx); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token.Store(nil)
-	if !s.record().Latch.holds(s.account.Load()) {
-		s.failure, s.failures = nil, 0
-	}
-	s.schedule(s.sessions.now())
-	s.log().Info("forgot the tokens")
-	return nil
-}
-
-// drop empties what the store holds of the session. Refused credentials stay
-// known.
-func (s *Session) drop(ctx context.Context) error {
-	err := s.load(ctx)
-	if errors.Is(err, ErrUnreadable) {
-		e, _ := s.sessions.store.Load(ctx, s.key) // tells the generation even so
-		if err := s.sessions.store.Delete(ctx, s.key, e.Generation); err != nil {
-			return err
-		}
-		s.learn(snapshot{})
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	state := s.known()
-	var rs records
-	for _, r := range state.records {
-		rs = append(rs, record{Fingerprint: r.Fingerprint, Latch: r.Latch})
-	}
-	state.records = rs
-	next, err := s.commit(ctx, state)
-	if err == nil {
-		s.settle(next, nil)
-	}
-	return err
 }

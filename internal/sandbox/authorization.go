@@ -39,8 +39,9 @@ func (s *Sandbox) AuthorizationServer() http.Handler {
 type grantFunc func(s *Sandbox, form map[string]string, mode refreshMode, e *Event) (pair, *refusal)
 
 var grants = map[string]grantFunc{
-	"password":      (*Sandbox).grantPassword,
-	"refresh_token": (*Sandbox).grantRefresh,
+	"password":           (*Sandbox).grantPassword,
+	"refresh_token":      (*Sandbox).grantRefresh,
+	"client_credentials": (*Sandbox).grantClientCredentials,
 }
 
 func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
@@ -143,6 +144,11 @@ func (s *Sandbox) grantPassword(form map[string]string, mode refreshMode, _ *Eve
 	}
 	s.wrong = 0
 	return s.issue(s.tokens.newFamily(), nil, "", mode), nil
+}
+
+// grantClientCredentials is RFC 6749 §4.4: there is no refresh token.
+func (s *Sandbox) grantClientCredentials(map[string]string, refreshMode, *Event) (pair, *refusal) {
+	return s.issue(s.tokens.newFamily(), nil, "", keepMute), nil
 }
 
 // grantRefresh is RFC 6749 §6, with rotation.

@@ -119,7 +119,7 @@ func TestTokenRequest(t *testing.T) {
 		{"too large", good + "&x=" + strings.Repeat("x", maxForm), basic, 400, "invalid_request", "basic"},
 		{"GET", good, func(r *http.Request) { r.Method = http.MethodGet }, 405, "invalid_request", "basic"},
 		{"no grant type", "username=x", basic, 400, "invalid_request", "basic"},
-		{"unknown grant type", "grant_type=client_credentials", basic, 400, "unsupported_grant_type", "basic"},
+		{"unknown grant type", "grant_type=implicit", basic, 400, "unsupported_grant_type", "basic"},
 		{"other scope", good + "&scope=admin", basic, 400, "invalid_scope", "basic"},
 		{"no password", "grant_type=password&username=sandbox-user", basic, 400, "invalid_request", "basic"},
 		{"wrong password", strings.Replace(good, "sandbox-password", "x", 1), basic, 400, "invalid_grant", "basic"},
