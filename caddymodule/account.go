@@ -47,6 +47,14 @@ type Account struct {
 	// `resource`.
 	TokenParams url.Values `json:"token_params,omitempty"`
 
+	// How the token endpoint's certificate is checked. Default: against the
+	// system's authorities.
+	TLS *EndpointTLS `json:"tls,omitempty"`
+
+	// Proxy on the way to the token endpoint, as URL; schemes are http, https
+	// and socks5. The environment's (HTTPS_PROXY) is never used. Default: none.
+	HTTPProxy string `json:"http_proxy,omitempty"`
+
 	// The only hosts that this account's token may ever go to, as `host`,
 	// `host:port` or URL. Without a port, the scheme's own is meant. Default:
 	// the provider's API.
@@ -83,9 +91,17 @@ type Account struct {
 	RejectStatus []int `json:"reject_status,omitempty"`
 }
 
+// EndpointTLS is how the token endpoint's certificate is checked.
+type EndpointTLS struct {
+	// File of certificates in PEM form, the only authorities that are accepted.
+	CA string `json:"ca,omitempty"`
+}
+
 // Grant is how an account gets its first tokens (RFC 6749 §1.3).
 type Grant struct {
-	// The grant type: `password`.
+	// The grant type: `password`, `client_credentials` (the client acts for
+	// itself), or `refresh_token` (the first refresh token comes from elsewhere,
+	// by `caddy bearer import`).
 	Type string `json:"type,omitempty"`
 
 	// Name of the resource owner (RFC 6749 §4.3).
@@ -98,6 +114,8 @@ type Grant struct {
 	// dead. If not, it is used once. Default: true.
 	Relogin *bool `json:"relogin,omitempty"`
 }
+
+const grantTypes = "password, client_credentials and refresh_token"
 
 const (
 	defaultRefreshAhead   = 0.2
@@ -162,38 +180,24 @@ func (c *Account) preset() (oauth.Provider, error) {
 	return p, nil
 }
 
-func (c *Account) provisionClient(cl *oauth.Client, p oauth.Provider, log *slog.Logger) (err error) {
-	if cl.ID, err = resolve(c.ClientID); err != nil {
-		return fmt.Errorf("client_id: %w", err)
-	}
-	if c.ClientSecret == "" {
-		return errors.New("client_secret is missing")
-	}
-	if cl.Secret, err = secret("client_secret", c.ClientSecret, log); err != nil {
-		return fmt.Errorf("client_secret: %w", err)
-	}
-	if err := c.checkClientAuth(); err != nil {
-		return err
-	}
-	cl.Auth = oauth.ClientAuth(or(c.ClientAuth, string(p.ClientAuths[0])))
-	if cl.TokenEndpoint, err = endpoint(or(c.TokenEndpoint, p.TokenEndpoint)); err != nil {
-		return fmt.Errorf("token_endpoint: %w", err)
-	}
-	if err := c.checkTokenParams(); err != nil {
-		return fmt.Errorf("token_param: %w", err)
-	}
-	cl.TokenParams = c.TokenParams
-	cl.Transport = oauth.NewTransport(nil)
-	return nil
-}
-
 func (g *Grant) provision(log *slog.Logger) (oauth.Grant, error) {
-	switch {
-	case g == nil || g.Type == "":
+	if g == nil || g.Type == "" {
 		return nil, errors.New("it has no grant; add `grant password { username …; password … }`, each on its line")
-	case g.Type != "password":
-		return nil, fmt.Errorf("grant %s is not supported; there is password", g.Type)
-	case g.Username == "" || g.Password == "":
+	}
+	switch g.Type {
+	case "password":
+	case "client_credentials", "refresh_token":
+		if g.Username != "" || g.Password != "" || g.Relogin != nil {
+			return nil, fmt.Errorf("grant %s takes neither username nor password nor relogin", g.Type)
+		}
+		if g.Type == "refresh_token" {
+			return oauth.RefreshToken{}, nil
+		}
+		return oauth.ClientCredentials{}, nil
+	default:
+		return nil, fmt.Errorf("grant %s is not supported; there are %s", g.Type, grantTypes)
+	}
+	if g.Username == "" || g.Password == "" {
 		return nil, errors.New("grant password needs username and password")
 	}
 	p := &oauth.Password{Relogin: g.relogin()}
@@ -210,37 +214,12 @@ func (g *Grant) provision(log *slog.Logger) (oauth.Grant, error) {
 	return p, nil
 }
 
-func (g *Grant) relogin() bool { return g.Relogin == nil || *g.Relogin }
-
-// checkClientAuth refuses a way that the provider doesn't take.
-func (c *Account) checkClientAuth() error {
-	p, err := c.preset()
-	if err != nil || c.ClientAuth == "" || slices.Contains(p.ClientAuths, oauth.ClientAuth(c.ClientAuth)) {
-		return err
-	}
-	return fmt.Errorf("client_auth %s: it must be one of %v", c.ClientAuth, p.ClientAuths)
+// relogin reports whether the grant may sign in again by itself.
+func (g *Grant) relogin() bool {
+	return g.Type == "client_credentials" || g.Type == "password" && (g.Relogin == nil || *g.Relogin)
 }
 
-// checkTokenParams refuses parameters that the grants set themselves.
-func (c *Account) checkTokenParams() error {
-	for _, name := range []string{"grant_type", "refresh_token", "username", "password", "client_id", "client_secret", "scope", "code"} {
-		if c.TokenParams.Has(name) {
-			return fmt.Errorf("the grant sets %s itself", name)
-		}
-	}
-	return nil
-}
-
-// checkEndpoint, checkUpstreams and checkOnLostReply say early what provision
-// would say later.
-func (c *Account) checkEndpoint() error {
-	if !literal(c.TokenEndpoint) {
-		return nil
-	}
-	_, err := endpoint(c.TokenEndpoint)
-	return err
-}
-
+// checkUpstreams and checkOnLostReply say early what provision would say later.
 func (c *Account) checkUpstreams() error {
 	_, err := c.upstreams(oauth.Provider{})
 	return err
@@ -253,7 +232,7 @@ func (c *Account) checkOnLostReply() error {
 	return nil
 }
 
-var errLostLogin = errors.New("on_lost_reply login needs a grant that may log in again: grant password with relogin on")
+var errLostLogin = errors.New("on_lost_reply login needs a grant that may log in again: grant password with relogin on, or client_credentials")
 
 // check refuses values that don't go together.
 func check(a *oauth.Account) error {

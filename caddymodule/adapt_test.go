@@ -202,7 +202,7 @@ var validations = []validation{
 	{"unknown provider", nil, []string{`"client_id"`, `"provider":"keycloak","client_id"`}, []string{"there are pagero, pagero_legacy"}},
 	{"client_auth not of the provider", []string{"client_id id", "provider pagero_legacy\n client_auth post\n client_id id"}, nil, []string{"client_auth post: it must be one of [basic basic_raw]"}},
 	{"unknown client_auth", nil, []string{`"client_id"`, `"client_auth":"none","client_id"`}, []string{"client_auth none: it must be one of [basic basic_raw post]"}},
-	{"unknown grant", nil, []string{`"type":"password"`, `"type":"device_code"`}, []string{"grant device_code is not supported; there is password"}},
+	{"unknown grant", nil, []string{`"type":"password"`, `"type":"device_code"`}, []string{"grant device_code is not supported; there are password"}},
 	{"refresh_ahead", nil, []string{`"client_id"`, `"refresh_ahead":0.6,"client_id"`}, []string{"refresh_ahead must be above 0 % and at most 50 %"}},
 	{"negative duration", nil, []string{`"client_id"`, `"keep_alive":-1,"client_id"`}, []string{"must not be negative"}},
 	{"reject_status", nil, []string{`"client_id"`, `"reject_status":[500],"client_id"`}, []string{"reject_status 500: it must be between 400 and 499"}},

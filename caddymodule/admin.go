@@ -20,10 +20,11 @@ import (
 //
 //   - GET /bearer/status tells the condition of every account.
 //   - POST /bearer/refresh gets an account a new token now.
+//   - POST /bearer/import gives an account a refresh token from elsewhere.
 //   - POST /bearer/forget drops an account's tokens here.
 //
-// The POST requests take `{"account": "<name>"}` as application/json and
-// answer with the account's condition. No answer holds a token or a secret.
+// The POST requests take `{"account": "<name>"}` as application/json, import
+// with a `"refresh_token"` beside it, and answer with the account's condition. No answer holds a token or a secret.
 type Admin struct{}
 
 func (*Admin) CaddyModule() caddy.ModuleInfo {
@@ -34,8 +35,9 @@ func (*Admin) CaddyModule() caddy.ModuleInfo {
 func (*Admin) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "GET /bearer/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
-		{Pattern: "POST /bearer/refresh", Handler: action((*oauth.Session).Refresh)},
-		{Pattern: "POST /bearer/forget", Handler: action((*oauth.Session).Forget)},
+		{Pattern: "POST /bearer/refresh", Handler: action(func(ctx context.Context, s *oauth.Session, _ actionJSON) error { return s.Refresh(ctx) })},
+		{Pattern: "POST /bearer/forget", Handler: action(func(ctx context.Context, s *oauth.Session, _ actionJSON) error { return s.Forget(ctx) })},
+		{Pattern: "POST /bearer/import", Handler: action(serveImport)},
 	}
 }
 
@@ -87,10 +89,25 @@ func serveStatus(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, answer)
 }
 
+// actionJSON is the body of the POST requests.
+type actionJSON struct {
+	Account      string `json:"account"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+}
+
+func serveImport(ctx context.Context, s *oauth.Session, body actionJSON) error {
+	if body.RefreshToken == "" {
+		return errNoRefreshToken
+	}
+	return s.Import(ctx, oauth.NewSecret(body.RefreshToken))
+}
+
+var errNoRefreshToken = errors.New("there is no refresh_token to import")
+
 // action serves a POST that does something with one session.
-func action(do func(*oauth.Session, context.Context) error) caddy.AdminHandlerFunc {
+func action(do func(context.Context, *oauth.Session, actionJSON) error) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		name, err := requestedAccount(w, r)
+		body, err := readAction(w, r)
 		if err != nil {
 			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 		}
@@ -98,11 +115,15 @@ func action(do func(*oauth.Session, context.Context) error) caddy.AdminHandlerFu
 		if err != nil {
 			return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 		}
-		s, err := app.shared.sessions.Session(r.Context(), name)
+		s, err := app.shared.sessions.Session(r.Context(), body.Account)
 		if err != nil {
-			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("account %q: %w; `caddy bearer status` lists them", name, err)}
+			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("account %q: %w; `caddy bearer status` lists them", body.Account, err)}
 		}
-		if err := do(s, r.Context()); err != nil {
+		err = do(r.Context(), s, body)
+		if errors.Is(err, errNoRefreshToken) {
+			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+		}
+		if err != nil {
 			p := tokenProblem(err, time.Now())
 			return caddy.APIError{HTTPStatus: p.Status, Err: fmt.Errorf("%s: %w", p.Code, err)}
 		}
@@ -110,21 +131,18 @@ func action(do func(*oauth.Session, context.Context) error) caddy.AdminHandlerFu
 	}
 }
 
-// requestedAccount reads the body. Its media type is one that no web page can
-// send without asking first.
-func requestedAccount(w http.ResponseWriter, r *http.Request) (string, error) {
+// readAction reads the body. Its media type is one that no web page can send
+// without asking first. Errors don't quote it: it may hold a refresh token.
+func readAction(w http.ResponseWriter, r *http.Request) (body actionJSON, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media != "application/json" {
-		return "", errors.New("the body must be application/json")
-	}
-	var body struct {
-		Account string `json:"account"`
+		return body, errors.New("the body must be application/json")
 	}
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&body); err != nil || body.Account == "" {
-		return "", errors.New(`the body must be {"account": "<name>"}`)
+		return body, errors.New(`the body must be {"account": "<name>"}`)
 	}
-	return body.Account, nil
+	return body, nil
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {

@@ -130,8 +130,11 @@ func (app *App) session(r *http.Request, account string) (*oauth.Session, error)
 // appOf returns the app of the configuration that a module belongs to.
 func appOf(ctx caddy.Context) (*App, error) {
 	app, err := ctx.AppIfConfigured(appName)
-	if err != nil {
-		return nil, fmt.Errorf("%w (%w)", errNotRunning, err)
+	switch {
+	case errors.Is(err, caddy.ErrNotConfigured):
+		return nil, errNotConfigured
+	case err != nil:
+		return nil, err
 	}
 	return app.(*App), nil
 }

@@ -34,6 +34,8 @@ func (app *App) parseAccount(d *caddyfile.Dispenser) error {
 		"grant":            c.parseGrant,
 		"token_endpoint":   checked(word(&c.TokenEndpoint), c.checkEndpoint),
 		"token_param...":   checked(c.parseTokenParam, c.checkTokenParams),
+		"tls":              c.parseTLS,
+		"http_proxy":       word(&c.HTTPProxy),
 		"upstream":         checked(words(&c.Upstreams), c.checkUpstreams),
 		"refresh_ahead":    c.parseRefreshAhead,
 		"token_timeout":    duration(&c.TokenTimeout),
@@ -49,8 +51,6 @@ func (app *App) parseAccount(d *caddyfile.Dispenser) error {
 		"device_endpoint":    "there is no grant yet that uses it",
 		"revoke_endpoint":    "tokens can't be revoked yet",
 		"token_body":         "token requests are form-encoded",
-		"tls":                "the token endpoint's certificate is checked against the system's authorities",
-		"http_proxy":         "the token endpoint is asked directly",
 	})
 	if err != nil {
 		return err
@@ -93,6 +93,20 @@ func (c *Account) parseClientAuth(d *caddyfile.Dispenser) error {
 		return d.Errf("client_auth %s is not supported by this version; there are basic, basic_raw and post", c.ClientAuth)
 	}
 	return d.Errf("client_auth %s: it must be basic, basic_raw or post", c.ClientAuth)
+}
+
+func (c *Account) parseTLS(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	c.TLS = new(EndpointTLS)
+	if err := block(d, "tls", map[string]parser{"ca": word(&c.TLS.CA)}, nil); err != nil {
+		return err
+	}
+	if c.TLS.CA == "" {
+		return d.Errf("tls needs a block with the line `ca <file>`")
+	}
+	return nil
 }
 
 func (c *Account) parseScope(d *caddyfile.Dispenser) error {
@@ -152,10 +166,12 @@ func (c *Account) parseGrant(d *caddyfile.Dispenser) error {
 	c.Grant = g
 	switch g.Type {
 	case "password":
-	case "authorization_code", "client_credentials", "refresh_token", "device_code":
-		return d.Errf("grant %s is not supported by this version; there is password", g.Type)
+	case "client_credentials", "refresh_token":
+		return nil
+	case "authorization_code", "device_code":
+		return d.Errf("grant %s is not supported by this version; there are %s", g.Type, grantTypes)
 	default:
-		return d.Errf("unknown grant %s; there is password", g.Type)
+		return d.Errf("unknown grant %s; there are %s", g.Type, grantTypes)
 	}
 	err := block(d, "grant password", map[string]parser{
 		"username": word(&g.Username),

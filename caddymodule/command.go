@@ -13,6 +13,7 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
@@ -32,7 +33,7 @@ Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`,
 			cmd.AddCommand(statusCommand(),
 				actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token"),
 				actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again"),
-				sandboxCommand())
+				importCommand(), sandboxCommand())
 		},
 	})
 }
@@ -207,16 +208,59 @@ func actionCommand(name, short, uri, done string) *cobra.Command {
 		Use:   name + " <account>",
 		Short: short,
 		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
-			var st accountStatus
-			err := ask(fl, "POST", uri, map[string]string{"account": args[0]}, &st)
-			switch {
-			case err != nil && strings.HasPrefix(err.Error(), "login_required: "):
-				return exitLogin, err
-			case err != nil:
-				return exitFailed, err
-			}
-			fmt.Printf("%s %s\n", st.Account, done)
-			return exitFine, nil
+			return act(fl, uri, actionJSON{Account: args[0]}, done)
 		}),
 	})
+}
+
+// act asks for an action and tells what came of it.
+func act(fl caddycmd.Flags, uri string, body actionJSON, done string) (int, error) {
+	var st accountStatus
+	err := ask(fl, "POST", uri, body, &st)
+	switch {
+	case err != nil && strings.HasPrefix(err.Error(), "login_required: "):
+		return exitLogin, err
+	case err != nil:
+		return exitFailed, err
+	}
+	fmt.Printf("%s %s\n", st.Account, done)
+	return exitFine, nil
+}
+
+func importCommand() *cobra.Command {
+	return adminFlags(&cobra.Command{
+		Use:   "import <account>",
+		Short: "Gives an account a refresh token from elsewhere",
+		Long: `Gives an account the refresh token of an integration that is moved here, in place
+of what it has. It is read from standard input, one line, and spent at once: stop
+the other integration first, because from then on its token is dead.`,
+		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
+			token, err := readSecret(os.Stdin, "Refresh token: ")
+			if err != nil {
+				return exitWrongUse, err
+			}
+			return act(fl, "/bearer/import", actionJSON{Account: args[0], RefreshToken: token}, "has new tokens, and the imported refresh token is spent")
+		}),
+	})
+}
+
+// readSecret reads one line, from a terminal without showing it.
+func readSecret(in *os.File, prompt string) (string, error) {
+	var line []byte
+	var err error
+	if term.IsTerminal(int(in.Fd())) {
+		fmt.Fprint(os.Stderr, prompt)
+		line, err = term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(os.Stderr)
+	} else {
+		line, err = io.ReadAll(io.LimitReader(in, 64<<10))
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading standard input: %w", err)
+	}
+	text := strings.TrimSpace(string(line))
+	if text == "" || strings.ContainsAny(text, " \t\r\n") {
+		return "", errors.New("standard input must hold one line, the refresh token")
+	}
+	return text, nil
 }

@@ -104,8 +104,8 @@ func (sh *shared) Destruct() error {
 	return sh.sessions.Close(ctx)
 }
 
-// errNotRunning tells that no configuration with the bearer app is in force.
-var errNotRunning = errors.New("the running configuration has no bearer app; add `bearer { … }` to the global options")
+// errNotConfigured tells that a configuration has no bearer app.
+var errNotConfigured = errors.New("there is no bearer app in the configuration; add `bearer { … }` to the global options")
 
 // running returns the app in force. It asks Caddy each time: what a module
 // learnt when it was provisioned may belong to a configuration that never came
@@ -113,11 +113,11 @@ var errNotRunning = errors.New("the running configuration has no bearer app; add
 func running() (*App, error) {
 	ctx := caddy.ActiveContext()
 	if ctx.Context == nil {
-		return nil, errNotRunning
+		return nil, errNotConfigured
 	}
 	app, err := ctx.AppIfConfigured(appName)
 	if err != nil {
-		return nil, errNotRunning
+		return nil, errNotConfigured
 	}
 	return app.(*App), nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -273,5 +274,67 @@ func TestCommands(t *testing.T) {
 		if exit != tt.exit || !bytes.Contains(out, []byte(tt.want)) {
 			t.Errorf("%s: exit %d, want %d and %q in\n%s", tt.args, exit, tt.exit, tt.want, out)
 		}
+	}
+}
+
+// An integration is moved here with its refresh token, which no password
+// replaces.
+func TestImport(t *testing.T) {
+	sb := sandbox.New(sandbox.Config{})
+	servers, err := sb.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer servers.Close()
+	p := newProxy(t, servers)
+	text, err := os.ReadFile(p.dir + "/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant := string(text[bytes.Index(text, []byte("grant password")):])
+	grant = grant[:strings.Index(grant, "}\n\t\t}")+1]
+	p.write("Caddyfile", strings.Replace(string(text), grant, "grant refresh_token", 1))
+	p.start()
+	bearer := func(stdin string, args ...string) (int, string) {
+		cmd := p.command(append([]string{"bearer"}, append(args, "--config", p.dir+"/Caddyfile")...)...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	if exit, out := bearer("", "status"); exit != 3 || !strings.Contains(out, "caddy bearer import") {
+		t.Errorf("status before: exit %d\n%s", exit, out)
+	}
+	for _, stdin := range []string{"", "\n", "two words\n"} {
+		if exit, out := bearer(stdin, "import", "erp"); exit != 2 {
+			t.Errorf("import of %q: exit %d\n%s", stdin, exit, out)
+		}
+	}
+	if exit, out := bearer("_1XBPWQQ_unknown\n", "import", "erp"); exit != 3 || strings.Contains(out, "_1XBPWQQ_unknown") {
+		t.Errorf("import of an unknown token: exit %d\n%s", exit, out)
+	}
+
+	form := strings.NewReader("grant_type=password&username=sandbox-user&password=sandbox-password&client_id=sandbox-client&client_secret=sandbox-secret")
+	res, err := http.Post(servers.AuthorizationServerURL+"/oauth/v2/oauth-token", "application/x-www-form-urlencoded", form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var elsewhere struct {
+		RefreshToken string `json:"refresh_token"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if exit, out := bearer(elsewhere.RefreshToken+"\n", "import", "erp"); exit != 0 || strings.Contains(out, elsewhere.RefreshToken) {
+		t.Errorf("import: exit %d\n%s", exit, out)
+	}
+	if res, err := http.Get("http://" + p.address + "/echo"); err != nil || res.StatusCode != 200 {
+		t.Error(res, err)
+	}
+	if exit, out := bearer("", "status"); exit != 0 {
+		t.Errorf("status after: exit %d\n%s", exit, out)
+	}
+	if n := sb.TokenRequests("password"); n != 1 {
+		t.Errorf("%d sign-ins by password, want the one elsewhere", n)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -23,11 +24,14 @@ import (
 
 // NewTransport returns a transport for token requests: a new connection for
 // each (a stale one is the commonest source of unknown outcomes), TLS 1.2 at
-// least, no proxy from the environment, no decompression.
-func NewTransport(tlsConfig *tls.Config) *http.Transport {
+// least, no decompression. The certificate is checked against roots, or the
+// system's authorities if that is nil; the way is direct unless proxy is given,
+// whatever the environment says.
+func NewTransport(roots *x509.CertPool, proxy *url.URL) *http.Transport {
 	return &http.Transport{
+		Proxy:                  http.ProxyURL(proxy),
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		TLSClientConfig:        tlsConfig,
+		TLSClientConfig:        &tls.Config{RootCAs: roots},
 		TLSHandshakeTimeout:    10 * time.Second,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,

@@ -32,7 +32,7 @@ func newRig(t *testing.T, c sandbox.Config) *rig {
 	server := &http.Server{Handler: r.sandbox.AuthorizationServer(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go func() { _ = server.Serve(network) }()
 	r.dial = func() *http.Transport {
-		tr := oauth.NewTransport(nil)
+		tr := oauth.NewTransport(nil, nil)
 		tr.DialContext = network.DialContext
 		return tr
 	}
