@@ -38,6 +38,14 @@ type Account struct {
 	OnLostReply OnLostReply
 }
 
+// now returns the account with its secrets as they are now.
+func (a *Account) now() *Account {
+	n := *a
+	n.Grant = a.Grant.Now()
+	n.Client.Secret = a.Client.Secret.now()
+	return &n
+}
+
 // A Client is our registration at an authorization server, and the way there.
 type Client struct {
 	ID     string
@@ -74,6 +82,9 @@ type Grant interface {
 	MayLogin(again bool) bool
 	// Secrets returns what the grant proves itself with, for the latch key.
 	Secrets() []Secret
+	// Now returns the grant with its secrets as they are now, so that an attempt
+	// and its latch key are made of one reading.
+	Now() Grant
 	// SignIn makes exactly one token request.
 	SignIn(ctx context.Context, c *Client, scope string) Answer
 }

@@ -74,7 +74,7 @@ type members struct {
 	accessToken, refreshToken, tokenType, scope *string
 	code                                        string
 	lifetime                                    time.Duration
-	complete                                    bool // the whole object was read, no member came twice
+	complete                                    bool // the whole object was read, no member says two things
 }
 
 // readMembers reads the members that matter, as far as the bytes go: what came
@@ -85,7 +85,7 @@ func readMembers(body []byte) (m members) {
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return m
 	}
-	seen := map[string]bool{}
+	seen := map[string]json.RawMessage{}
 	twice := false
 	for dec.More() {
 		t, err := dec.Token()
@@ -97,8 +97,9 @@ func readMembers(body []byte) (m members) {
 		if err := dec.Decode(&value); err != nil {
 			return m
 		}
-		twice = twice || seen[name]
-		seen[name] = true
+		first, again := seen[name]
+		twice = twice || again && !bytes.Equal(first, value)
+		seen[name] = value
 		m.set(name, value)
 	}
 	if t, err := dec.Token(); err != nil || t != json.Delim('}') {
@@ -124,7 +125,7 @@ func (m *members) set(name string, value json.RawMessage) {
 	case "expires_in":
 		m.lifetime = lifetime(value)
 	case "error":
-		if s := text(value); s != nil {
+		if s := text(value); s != nil && *s != "" {
 			m.code = errorCode(*s)
 		}
 	}

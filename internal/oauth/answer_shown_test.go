@@ -33,7 +33,7 @@ func TestReadAnswerShowsNothing(t *testing.T) {
 		{"<b>CANARY</b>", "other"},
 		{"CANARY\x00", "other"},
 		{"CANARYé", "other"},
-		{"", "other"},
+		{"", ""},
 	}
 	for _, tt := range tests {
 		body, _ := json.Marshal(map[string]string{"error": tt.code, "error_description": "CANARY", "error_uri": "https://CANARY"})

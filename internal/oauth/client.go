@@ -28,8 +28,7 @@ import (
 // system's authorities if that is nil; the way is direct unless proxy is given,
 // whatever the environment says.
 func NewTransport(roots *x509.CertPool, proxy *url.URL) *http.Transport {
-	return &http.Transport{
-		Proxy:                  http.ProxyURL(proxy),
+	t := &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots},
 		TLSHandshakeTimeout:    10 * time.Second,
@@ -37,6 +36,10 @@ func NewTransport(roots *x509.CertPool, proxy *url.URL) *http.Transport {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxAnswer,
 	}
+	if proxy != nil {
+		t.Proxy = http.ProxyURL(proxy)
+	}
+	return t
 }
 
 // refresh spends the refresh token on new tokens (RFC 6749 §6).

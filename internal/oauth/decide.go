@@ -67,11 +67,30 @@ func nextMove(r record, p rule) choice {
 	case p.latched:
 		return latchedChoice(r.Latch)
 	case p.mayLogin:
-		return choice{move: moveLogin}
+		return nextLogin(r)
 	case r.Dead != nil:
 		return choice{err: ErrLoginRequired, detail: "the refresh token was refused (" + r.Dead.Code + ") at " + r.Dead.At.UTC().Format(time.RFC3339)}
 	}
 	return choice{err: ErrLoginRequired, detail: loginHint}
+}
+
+// nextLogin decides when to sign in. One whose outcome isn't known counts at
+// some servers: the next ones come after pauses that outlast a restart.
+func nextLogin(r record) choice {
+	c := choice{move: moveLogin}
+	if r.Intent != nil && r.Intent.Grant != "refresh_token" {
+		c.notBefore = r.Intent.Started.Add(loginPause(r.Intent.Tries))
+		c.err, c.detail = ErrUnavailable, "the outcome of the last sign-in isn't known; the next one waits"
+	}
+	return c
+}
+
+const maxLoginPause = 5 * time.Minute
+
+// loginPause follows so many sign-ins without a known outcome: 2 s, 4 s, 8 s,
+// up to 5 min.
+func loginPause(tries int) time.Duration {
+	return min(time.Second<<min(tries, 16), maxLoginPause)
 }
 
 // nextRefresh decides where there is a refresh token.
@@ -221,6 +240,7 @@ func refusedRefresh(r record, a Answer, p rule, now time.Time) (record, verdict)
 func lost(r record, m move, a Answer, p rule) (record, verdict) {
 	v := verdict{err: ErrUnavailable, detail: a.Detail, backOff: true, retryAfter: a.RetryAfter}
 	if m == moveLogin {
+		v.retryAfter = max(v.retryAfter, loginPause(r.Intent.Tries))
 		return r, v
 	}
 	switch c := nextMove(r, p); {

@@ -83,7 +83,9 @@ func TestNextMove(t *testing.T) {
 		{"lost reply, login: no replay while the password is latched", held().but(asking("refresh_token", 1)).but(latched(false, false)),
 			rule{mayLogin: true, latched: true, onLostReply: LostLogin}, moveNone, 0, ErrCredentialsRejected},
 		{"lost reply, stop: login_required", held().but(asking("refresh_token", 1)), onStop, moveNone, 0, ErrLoginRequired},
-		{"a sign-in without an outcome: once more", record{}.but(asking("password", 1)), onStop, moveLogin, 0, nil},
+		{"a sign-in without an outcome: once more, 2 s later", record{}.but(asking("password", 1)), onStop, moveLogin, 2 * time.Second, ErrUnavailable},
+		{"three without: 8 s later", record{}.but(asking("password", 3)), onStop, moveLogin, 8 * time.Second, ErrUnavailable},
+		{"many without: 5 min later", record{}.but(asking("password", 40)), onStop, moveLogin, 5 * time.Minute, ErrUnavailable},
 		{"no intent, login: refresh", held(), onLogin, moveRefresh, 0, nil},
 		{"no intent, stop: refresh", held(), onStop, moveRefresh, 0, nil},
 	}

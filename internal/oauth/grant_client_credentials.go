@@ -15,6 +15,8 @@ func (ClientCredentials) Username() string   { return "" }
 func (ClientCredentials) MayLogin(bool) bool { return true }
 func (ClientCredentials) Secrets() []Secret  { return nil }
 
+func (g ClientCredentials) Now() Grant { return g }
+
 func (g ClientCredentials) SignIn(ctx context.Context, c *Client, scope string) Answer {
 	params := url.Values{"grant_type": {g.Type()}}
 	if scope != "" {

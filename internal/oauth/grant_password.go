@@ -20,6 +20,11 @@ func (p *Password) Username() string         { return p.User().Reveal() }
 func (p *Password) MayLogin(again bool) bool { return p.Relogin || !again }
 func (p *Password) Secrets() []Secret        { return []Secret{p.User(), p.Secret()} }
 
+// Now reads both secrets once.
+func (p *Password) Now() Grant {
+	return &Password{User: p.User.now(), Secret: p.Secret.now(), Relogin: p.Relogin}
+}
+
 func (p *Password) SignIn(ctx context.Context, c *Client, scope string) Answer {
 	params := url.Values{
 		"grant_type": {p.Type()},

@@ -15,6 +15,8 @@ func (RefreshToken) Username() string   { return "" }
 func (RefreshToken) MayLogin(bool) bool { return false }
 func (RefreshToken) Secrets() []Secret  { return nil }
 
+func (g RefreshToken) Now() Grant { return g }
+
 // SignIn is never asked for: MayLogin forbids it.
 func (RefreshToken) SignIn(context.Context, *Client, string) Answer {
 	return Answer{Outcome: Away, Detail: "the grant refresh_token can't sign in"}

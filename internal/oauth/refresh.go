@@ -90,7 +90,7 @@ func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 		return verdict{err: ErrStoreUnavailable, detail: err.Error(), backOff: true}
 	}
 	for {
-		a := s.account.Load()
+		a := s.account.Load().now()
 		state := s.known()
 		r := state.records.of(a.fingerprint())
 		if t := s.found(a, r, f, state.generation > before); t != nil {

@@ -57,3 +57,12 @@ func Fixed(text string) SecretFunc {
 	s := NewSecret(text)
 	return func() Secret { return s }
 }
+
+// now reads the secret once for all later calls; nil stays nil.
+func (f SecretFunc) now() SecretFunc {
+	if f == nil {
+		return nil
+	}
+	s := f()
+	return func() Secret { return s }
+}

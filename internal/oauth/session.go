@@ -41,6 +41,24 @@ type brake struct {
 	on    bool
 	until instant
 	last  time.Duration // 0: it wasn't on
+	// recent are the last refreshes for the upstream's sake, newest last.
+	recent []instant
+}
+
+const (
+	maxRecent    = 3
+	recentWithin = maxRecent * brakeBase
+)
+
+// spent reports whether there were as many refreshes lately as the brake lets
+// pass: an API that refuses one path for ever, and accepts others in between,
+// must not rotate the refresh token at each call.
+func (b *brake) spent(now instant) bool {
+	return len(b.recent) == maxRecent && now.sub(b.recent[0]) < recentWithin
+}
+
+func (b *brake) note(now instant) {
+	b.recent = append(b.recent[max(0, len(b.recent)-maxRecent+1):len(b.recent):len(b.recent)], now)
 }
 
 // Token returns an access token that can be used. While one is fresh that is
@@ -92,7 +110,7 @@ func (s *Session) await(ctx context.Context) (*Token, error) {
 		}
 		select {
 		case <-f.done:
-			if t := s.Current(); f.failure != nil && t == nil {
+			if f.failure != nil && (s.Current() == nil || f.failure.is(ErrClosed)) {
 				return nil, f.failure
 			}
 		case <-ctx.Done():
@@ -146,10 +164,11 @@ func (s *Session) Reject(t *Token, replayed bool) {
 		s.log().Warn("the upstream refuses the new token as well; no further refresh for its sake",
 			"until", s.brake.until.wall.UTC())
 	}
-	if s.brake.on && now.before(s.brake.until) || s.flight == nil && s.held(now) {
+	if s.brake.on && now.before(s.brake.until) || s.brake.spent(now) || s.flight == nil && s.held(now) {
 		return
 	}
 	s.brake.on = false
+	s.brake.note(now)
 	t.rejected.Store(true)
 	if s.flight == nil {
 		s.start(flight{rejected: t})
@@ -165,8 +184,11 @@ func (s *Session) Accept(t *Token, replayed bool) {
 	t.accepted.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if replayed || !s.brake.on || !s.sessions.now().before(s.brake.until) {
+	switch {
+	case replayed:
 		s.brake = brake{}
+	case !s.brake.on || !s.sessions.now().before(s.brake.until):
+		s.brake.on, s.brake.last = false, 0
 	}
 }
 

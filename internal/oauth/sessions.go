@@ -29,13 +29,17 @@ type Sessions struct {
 	readyOnce sync.Once
 	// byAccount is read on every request: never changed, only replaced.
 	byAccount atomic.Pointer[map[string]*Session]
-	mu        sync.Mutex // of Configure
+
+	mu sync.Mutex // of Configure
+	// every has removed accounts, too: one may come back while its tokens are
+	// unsaved or its refresh is under way.
+	every map[string]*Session
 }
 
 // NewSessions makes sessions without a store: calls wait for
 // [Sessions.Configure].
 func NewSessions(log *slog.Logger) *Sessions {
-	ss := &Sessions{start: time.Now(), queue: newQueue(), ready: make(chan struct{})}
+	ss := &Sessions{start: time.Now(), queue: newQueue(), ready: make(chan struct{}), every: map[string]*Session{}}
 	ss.log.Store(log)
 	ss.ctx, ss.stopAll = context.WithCancel(context.Background())
 	ss.open, ss.stopOpen = context.WithCancel(ss.ctx)
@@ -64,21 +68,18 @@ func (ss *Sessions) Open(store Store) {
 func (ss *Sessions) Configure(ctx context.Context, accounts []*Account) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	old := map[string]*Session{}
-	if m := ss.byAccount.Load(); m != nil {
-		old = *m
-	}
 	byAccount := make(map[string]*Session, len(accounts))
 	for _, a := range accounts {
-		s := old[a.Name]
+		s := ss.every[a.Name]
 		if s == nil {
 			s = &Session{key: Key{Account: a.Name}, sessions: ss}
 			s.item = queueItem{session: s, index: -1}
+			ss.every[a.Name] = s
 		}
 		s.configure(ctx, a)
 		byAccount[a.Name] = s
 	}
-	for name, s := range old {
+	for name, s := range ss.every {
 		if byAccount[name] == nil {
 			s.mu.Lock()
 			s.removed = true
@@ -100,10 +101,11 @@ func (s *Session) configure(ctx context.Context, a *Account) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.removed = false
 	now, r := s.sessions.now(), s.record()
 	same := before != nil && before.fingerprint() == a.fingerprint()
 	if !same {
-		s.failure, s.failures = nil, 0
+		s.failure, s.failures, s.brake = nil, 0, brake{}
 		s.token.Store(newToken(r.Tokens, s.state.generation, now, a.RefreshAhead, s.jitter()))
 	}
 	if s.flight != nil {
