@@ -71,6 +71,9 @@ func (g *Guard) Provision(ctx caddy.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("callers %s: it must be an IP address or CIDR: %w", c, err)
 		}
+		if p.Addr().Is4In6() {
+			return fmt.Errorf("callers %s: write the IPv4 address or CIDR itself", c)
+		}
 		g.callers = append(g.callers, p)
 	}
 	if err := g.checkHosts(); err != nil {
@@ -84,7 +87,7 @@ func (g *Guard) Provision(ctx caddy.Context) (err error) {
 
 func (g *Guard) checkHosts() error {
 	for _, h := range g.Hosts {
-		if h == "" || strings.ContainsAny(h, "*{}/@ ") {
+		if h == "" || h[0] == ':' || strings.ContainsAny(h, "*{}/@ ") {
 			return fmt.Errorf("%q: it must be a name or name:port, without wildcard", h)
 		}
 	}
@@ -231,7 +234,7 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 	if len(g.callers) > 0 {
 		client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 		ip, err := netip.ParseAddr(client)
-		if err != nil && unixPeer(r.RemoteAddr) {
+		if err != nil && unixPeer(r.RemoteAddr) && forwardedBy(r) == "" {
 			return "", true
 		}
 		ip = ip.Unmap().WithZone("")
@@ -248,12 +251,21 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		return "to serve callers beyond this machine, add the line: callers " + printable(host), false
 	}
-	for _, name := range forwarding {
-		if r.Header[name] != nil {
-			return "the request was forwarded from elsewhere (" + name + "); to serve such, add the line: callers 127.0.0.1 ::1", false
-		}
+	if name := forwardedBy(r); name != "" {
+		return "the request was forwarded from elsewhere (" + name + "); to serve such, add the line: callers 127.0.0.1 ::1", false
 	}
 	return "", true
+}
+
+// forwardedBy names the field that tells that a request came through another
+// proxy, or is empty.
+func forwardedBy(r *http.Request) string {
+	for _, name := range forwarding {
+		if r.Header[name] != nil {
+			return name
+		}
+	}
+	return ""
 }
 
 // unixPeer reports the remote address that a Unix socket gives.

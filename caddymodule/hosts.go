@@ -116,17 +116,21 @@ func allowed(upstreams []string, dial string, tls bool) bool {
 	return slices.Contains(upstreams, net.JoinHostPort(host, port)) || port == own && slices.Contains(upstreams, host)
 }
 
-// plainUpstream refuses an upstream that a token would go to in clear.
-func plainUpstream(dial string, tls bool) error {
-	if tls || strings.HasPrefix(dial, "unix/") {
+// plainUpstream refuses an upstream beyond this machine that a token would go
+// to in clear, or to whoever answers.
+func plainUpstream(dial string, tls, unverified bool) error {
+	if tls && !unverified || strings.HasPrefix(dial, "unix/") {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(dial)
 	if err != nil {
 		host = dial
 	}
-	if loopback(host) {
+	switch {
+	case loopback(host):
 		return nil
+	case tls:
+		return fmt.Errorf("the certificate of %s is not checked, so that the token would go to whoever answers; use tls_trust_pool instead of tls_insecure_skip_verify", dial)
 	}
 	return fmt.Errorf("the token would go to %s in clear; use https:// (in JSON: \"tls\": {} in the transport)", dial)
 }

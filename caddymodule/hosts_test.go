@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
@@ -140,7 +144,7 @@ func TestUpstreamPlain(t *testing.T) {
 		{"unixish:80", false, false},
 		{"", false, false},
 	} {
-		err := plainUpstream(c.dial, c.tls)
+		err := plainUpstream(c.dial, c.tls, false)
 		if (err == nil) != c.accept {
 			t.Errorf("%s, TLS %v: %v", c.dial, c.tls, err)
 		}
@@ -277,5 +281,57 @@ func TestHostLoopback(t *testing.T) {
 		if got := loopback(host); got != want {
 			t.Errorf("%q: %v", host, got)
 		}
+	}
+}
+
+// Ways on which somebody else would read the token are refused at load.
+func TestUpstreamInClear(t *testing.T) {
+	for name, c := range map[string]struct{ upstream, options, want string }{
+		"proxy, plain upstream":         {"http://127.0.0.1:9", "network_proxy url http://203.0.113.7:3128", "network proxy in clear"},
+		"proxy, a port without TLS":     {"https://api.example.com", "network_proxy url http://203.0.113.7:3128\n\t\t\ttls_except_ports 8080", "network proxy in clear"},
+		"proxy, TLS":                    {"https://api.example.com", "network_proxy url http://203.0.113.7:3128", ""},
+		"no proxy":                      {"http://127.0.0.1:9", "network_proxy none", ""},
+		"any certificate":               {"https://api.example.com", "tls_insecure_skip_verify", "tls_trust_pool"},
+		"any certificate, this machine": {"https://127.0.0.1:9", "tls_insecure_skip_verify", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := strings.NewReplacer("API", c.upstream, "OPTIONS", c.options).Replace(`{
+	admin off
+	log {
+		output discard
+	}
+	bearer {
+		store memory
+		account a {
+			token_endpoint https://login.example.com/token
+			upstream api.example.com 127.0.0.1:9
+			client_id id
+			client_secret {env.HOME}
+			grant client_credentials
+		}
+	}
+}
+http://:8080 {
+	bind 127.0.0.1
+	bearer_proxy a API {
+		transport http {
+			OPTIONS
+		}
+	}
+}
+`)
+			text, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var cfg caddy.Config
+			if err := json.Unmarshal(text, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			err = caddy.Validate(&cfg)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
 	}
 }

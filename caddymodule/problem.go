@@ -71,8 +71,8 @@ func tokenProblem(err error, now time.Time) problem {
 		p.Status, p.Code, p.Title = 504, "token_timeout", "Waiting for a token took too long"
 	case errors.Is(err, oauth.ErrUnknownAccount):
 		return refusal("unknown_account", "the account is not configured; configured ones are listed by `caddy bearer status`")
-	default: // oauth.ErrStoreUnavailable
-		p.Code, p.Title = "store_unavailable", "The token store is not available"
+	default: // oauth.ErrStoreUnavailable: its detail names files
+		p.Code, p.Title, p.Detail = "store_unavailable", "The token store is not available", "the server's log and `caddy bearer status` say why"
 	}
 	return p
 }

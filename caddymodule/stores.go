@@ -192,18 +192,36 @@ func keptKey(mayMake bool) (store.Key, error) {
 		return store.Key{}, fmt.Errorf("the store holds tokens, but its key %s is gone; bring it back or configure the store's key; to start anew, move the database away", file)
 	}
 	key := store.NewKey()
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return key, fmt.Errorf("keeping the store's key: %w", err)
-	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return key, fmt.Errorf("keeping the store's key: %w", err)
-	}
-	_, err = fmt.Fprintln(f, key.Text())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := keepKey(file, key); err != nil {
 		return key, fmt.Errorf("keeping the store's key: %w", err)
 	}
 	return key, nil
+}
+
+// keepKey writes a key so that its file is there whole or not at all, and is
+// nobody else's already.
+func keepKey(file string, key store.Key) error {
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "store.key.*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = fmt.Fprintln(f, key.Text())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), file); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // UnmarshalCaddyfile reads

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -71,6 +72,9 @@ func (t *Transport) Provision(ctx caddy.Context) (err error) {
 	if err := knownAccount(t.app, t.Account); err != nil {
 		return err
 	}
+	if err := t.checkProxy(); err != nil {
+		return err
+	}
 	if err := t.checkUpstreams(ctx); err != nil {
 		return err
 	}
@@ -101,6 +105,24 @@ func (t *Transport) defaults() {
 	}
 }
 
+// checkProxy refuses a proxy on the way to an upstream that is asked without
+// TLS: the proxy would read the token.
+func (t *Transport) checkProxy() error {
+	var proxy struct {
+		From string `json:"from"`
+	}
+	if t.NetworkProxyRaw != nil {
+		if err := json.Unmarshal(t.NetworkProxyRaw, &proxy); err != nil {
+			return fmt.Errorf("network_proxy: %w", err)
+		}
+	}
+	proxied := t.ForwardProxyURL != "" || proxy.From != "" && proxy.From != "none"
+	if proxied && (t.TLS == nil || len(t.TLS.ExceptPorts) > 0) {
+		return errors.New("the token would go through the network proxy in clear; use an https:// upstream without tls_except_ports, or remove the proxy")
+	}
+	return nil
+}
+
 // checkUpstreams refuses the static upstreams of the reverse proxy around that
 // the token may not go to. Dynamic ones are checked per request.
 func (t *Transport) checkUpstreams(ctx caddy.Context) error {
@@ -125,7 +147,7 @@ func (t *Transport) checkUpstreams(ctx caddy.Context) error {
 func (t *Transport) checkDial(dial string) error {
 	_, port, _ := net.SplitHostPort(dial)
 	tls := t.tlsAt(port)
-	if err := plainUpstream(dial, tls); err != nil {
+	if err := plainUpstream(dial, tls, t.unverified()); err != nil {
 		return err
 	}
 	a := t.app.account(t.Account)
@@ -155,7 +177,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return p.response(req), nil
 	}
-	if dial := dialled(req); !allowed(s.Account().Upstreams, dial, tls) || plainUpstream(dial, tls) != nil {
+	if dial := dialled(req); !allowed(s.Account().Upstreams, dial, tls) || plainUpstream(dial, tls, t.unverified()) != nil {
 		return refusal("upstream_not_allowed", "account "+s.Key().Account+": to send its token there, add the line: upstream "+printable(dial)).response(req), nil
 	}
 	token, err := s.Token(req.Context())
@@ -224,9 +246,11 @@ func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token
 // otherwise. It never asks for one, and its answer says nothing of the token.
 func (t *Transport) check(req *http.Request) (*http.Response, error) {
 	var authorization []string
-	if a := t.app.account(t.Account); a != nil && allowed(a.Upstreams, dialled(req), t.tlsFor(req)) {
-		if s := t.app.shared.sessions.All()[t.Account]; s != nil && s.Current() != nil {
-			authorization = s.Current().Authorization()
+	dial, tls := dialled(req), t.tlsFor(req)
+	s := t.app.shared.sessions.All()[t.Account]
+	if s != nil && allowed(s.Account().Upstreams, dial, tls) && plainUpstream(dial, tls, t.unverified()) == nil {
+		if token := s.Current(); token != nil {
+			authorization = token.Authorization()
 		}
 	}
 	again := newReplay(req, 0)
@@ -271,6 +295,9 @@ func (t *Transport) tlsFor(req *http.Request) bool {
 	}
 	return t.tlsAt(req.URL.Port())
 }
+
+// unverified reports whether anybody's certificate would do.
+func (t *Transport) unverified() bool { return t.TLS != nil && t.TLS.InsecureSkipVerify }
 
 func (t *Transport) tlsAt(port string) bool {
 	return t.TLS != nil && !slices.Contains(t.TLS.ExceptPorts, port)
