@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +34,35 @@ func TestAlternatingRefusals(t *testing.T) {
 		alternate()
 		r.requests(1, 6)
 	})
+}
+
+// A token that was refused, or that an operator wants replaced, isn't given
+// again because the refresh token proves dead: the sign-in follows at once.
+func TestSignInFollowsDeadRefreshTokenAtOnce(t *testing.T) {
+	for name, cause := range map[string]func(*testing.T, *oauth.Session, *oauth.Token){
+		"rejected": func(_ *testing.T, s *oauth.Session, tok *oauth.Token) { s.Reject(tok, false) },
+		"forced": func(t *testing.T, s *oauth.Session, _ *oauth.Token) {
+			if err := s.Refresh(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, sandbox.Config{})
+				s := r.start(r.account())
+				defer r.stop()
+				tok := r.token(s)
+				r.sandbox.RevokeAccessTokens()
+				r.sandbox.RevokeRefreshTokens()
+				cause(t, s, tok)
+				if r.token(s) == tok {
+					t.Error("the dead token is given again")
+				}
+				r.requests(2, 1)
+			})
+		})
+	}
 }
 
 // After Close began, who waits is told at once.
@@ -101,12 +131,12 @@ func TestRemovedWithUnsavedTokens(t *testing.T) {
 		s := r.start(a, other)
 		defer r.stop()
 		r.token(s)
-		broken.fail = true
+		broken.fail.Store(true)
 		if err := s.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r.sessions.Configure(t.Context(), []*oauth.Account{other})
-		broken.fail = false
+		broken.fail.Store(false)
 		r.sessions.Configure(t.Context(), []*oauth.Account{a, other})
 		s, err := r.sessions.Session(t.Context(), a.Name)
 		if err != nil {
@@ -123,11 +153,11 @@ func TestRemovedWithUnsavedTokens(t *testing.T) {
 // brokenStore can't be written while fail is set.
 type brokenStore struct {
 	oauth.Store
-	fail bool
+	fail atomic.Bool
 }
 
 func (b *brokenStore) Save(ctx context.Context, key oauth.Key, e oauth.Entry) error {
-	if b.fail {
+	if b.fail.Load() {
 		return errors.New("no space left")
 	}
 	return b.Store.Save(ctx, key, e)

@@ -17,6 +17,8 @@ type flight struct {
 	forced bool
 	// idle: only the keep-alive wants it, so that it never signs in.
 	idle bool
+	// tried: it made a token request, so that what is saved now is its own.
+	tried bool
 
 	done    chan struct{}
 	failure *Failure // why it brought nothing; set before done is closed
@@ -114,7 +116,7 @@ func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 func (s *Session) found(a *Account, r record, f *flight, newer bool) *Token {
 	t := s.tokenOf(a, r)
 	switch {
-	case r.Intent != nil || t.freshness(s.sessions.now()) != Fresh:
+	case f.tried || r.Intent != nil || t.freshness(s.sessions.now()) != Fresh:
 	case newer, !f.forced && s.token.Load() == nil:
 		return t
 	}
@@ -150,6 +152,7 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 		return verdict{again: true}
 	}
 
+	f.tried = true
 	answer := s.ask(ctx, a, r, c.move)
 	r, v := judge(r, c.move, before, answer, p, s.sessions.now().wall)
 	if r.Latch != nil && r.Latch.Key == nil {
