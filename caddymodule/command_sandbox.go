@@ -45,6 +45,13 @@ func runSandbox(fl caddycmd.Flags) (int, error) {
 	if host, _, err := net.SplitHostPort(listen); err != nil || !loopback(host) {
 		return exitWrongUse, fmt.Errorf("--listen %s: it must be a loopback address with a port, such as 127.0.0.1:8080", listen)
 	}
+	// Caddy shares a port with whoever else shares it; here that would be a
+	// surprise.
+	free, err := net.Listen("tcp", listen)
+	if err != nil {
+		return exitFailed, fmt.Errorf("%w; say another address with --listen", err)
+	}
+	_ = free.Close()
 	sb := sandbox.New(sandbox.Config{TokenLifetime: fl.Duration("token-lifetime")})
 	faults, err := fl.GetStringArray("fault")
 	if err != nil {
@@ -67,7 +74,7 @@ func runSandbox(fl caddycmd.Flags) (int, error) {
 	caddy.OnExit(func(context.Context) { _ = os.RemoveAll(dir) })
 	if err := startSandboxProxy(dir, listen, servers); err != nil {
 		_ = os.RemoveAll(dir)
-		return exitFailed, fmt.Errorf("starting the proxy: %w; if the address is taken, say another with --listen", err)
+		return exitFailed, fmt.Errorf("starting the proxy: %w", err)
 	}
 	fmt.Printf(sandboxText, servers.AuthorizationServerURL, fl.Duration("token-lifetime"), servers.APIURL, listen,
 		listen, "unix/"+filepath.Join(dir, "admin.sock"), servers.AuthorizationServerURL, servers.AuthorizationServerURL)

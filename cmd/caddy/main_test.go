@@ -338,3 +338,17 @@ func TestImport(t *testing.T) {
 		t.Errorf("%d sign-ins by password, want the one elsewhere", n)
 	}
 }
+
+// A second sandbox doesn't share the first one's port.
+func TestSandboxPortTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cmd := exec.Command(buildCaddy(t), "bearer", "sandbox", "--listen", l.Addr().String())
+	out, err := cmd.CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("--listen")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
