@@ -17,7 +17,7 @@ const gigabyte = 1 << 30
 // A gigabyte passes in either direction while memory stays flat.
 func TestGigabyte(t *testing.T) {
 	if testing.Short() {
-		t.Skip("moves 2 GiB")
+		t.Skip("moves 3 GiB")
 	}
 	r := newRig(t, sandbox.Config{})
 	r.start()
@@ -25,9 +25,9 @@ func TestGigabyte(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		t.Run("up, chunked "+strconv.FormatBool(chunked), func(t *testing.T) {
 			grown := heapGrowth(t)
-			req, _ := http.NewRequest("POST", "http://"+r.address+"/file/v1/files", io.LimitReader(zeros{}, gigabyte/2))
+			req, _ := http.NewRequest("POST", "http://"+r.address+"/file/v1/files", io.LimitReader(zeros{}, gigabyte))
 			if !chunked {
-				req.ContentLength = gigabyte / 2
+				req.ContentLength = gigabyte
 			}
 			res, err := client.Do(req)
 			if err != nil || res.StatusCode != 201 {
