@@ -120,8 +120,11 @@ func action(do func(context.Context, *oauth.Session, actionJSON) error) caddy.Ad
 			return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("account %q: %w; `caddy bearer status` lists them", body.Account, err)}
 		}
 		err = do(r.Context(), s, body)
-		if errors.Is(err, errNoRefreshToken) {
+		switch {
+		case errors.Is(err, errNoRefreshToken):
 			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+		case errors.Is(err, oauth.ErrImportRefused):
+			return caddy.APIError{HTTPStatus: http.StatusUnprocessableEntity, Err: err}
 		}
 		if err != nil {
 			p := tokenProblem(err, time.Now())

@@ -223,6 +223,9 @@ func act(fl caddycmd.Flags, uri string, body actionJSON, done string) (int, erro
 	case err != nil:
 		return exitFailed, err
 	}
+	if st.State == oauth.StateRefused {
+		done = "has no tokens any more; its credentials stay refused until they change"
+	}
 	fmt.Printf("%s %s\n", st.Account, done)
 	return exitFine, nil
 }
@@ -232,7 +235,7 @@ func importCommand() *cobra.Command {
 		Use:   "import <account>",
 		Short: "Gives an account a refresh token from elsewhere",
 		Long: `Gives an account the refresh token of an integration that is moved here, in place
-of what it has. It is read from standard input, one line, and spent at once: stop
+of what it has; if the server refuses it, the account keeps what it had. It is read from standard input, one line, and spent at once: stop
 the other integration first, because from then on its token is dead.`,
 		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
 			token, err := readSecret(os.Stdin, "Refresh token: ")

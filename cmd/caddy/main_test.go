@@ -309,7 +309,7 @@ func TestImport(t *testing.T) {
 			t.Errorf("import of %q: exit %d\n%s", stdin, exit, out)
 		}
 	}
-	if exit, out := bearer("_1XBPWQQ_unknown\n", "import", "erp"); exit != 3 || strings.Contains(out, "_1XBPWQQ_unknown") {
+	if exit, out := bearer("_1XBPWQQ_unknown\n", "import", "erp"); exit != 1 || strings.Contains(out, "_1XBPWQQ_unknown") {
 		t.Errorf("import of an unknown token: exit %d\n%s", exit, out)
 	}
 

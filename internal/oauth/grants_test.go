@@ -41,11 +41,32 @@ func TestImport(t *testing.T) {
 		r.requests(1, 3) // one ahead while in use, one after two idle hours
 
 		// One that was spent before is refused, and that is told.
-		if err := s.Import(t.Context(), brought); !errors.Is(err, oauth.ErrLoginRequired) {
+		if err := s.Import(t.Context(), brought); !errors.Is(err, oauth.ErrImportRefused) {
 			t.Errorf("importing a spent refresh token: %v", err)
 		}
-		r.fails(s, oauth.ErrLoginRequired)
 		r.requests(1, 4)
+	})
+}
+
+// A refused import makes no sign-in, and takes nothing away.
+func TestImportRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, sandbox.Config{})
+		s := r.start(r.account())
+		defer r.stop()
+		tok := r.token(s)
+		if err := s.Import(t.Context(), oauth.NewSecret("garbage")); !errors.Is(err, oauth.ErrImportRefused) {
+			t.Error(err)
+		}
+		r.requests(1, 1)
+		if again := r.token(s); again.Authorization()[0] != tok.Authorization()[0] {
+			t.Error("another token is in use")
+		}
+		time.Sleep(2 * time.Hour)
+		r.token(s)
+		if n := r.sandbox.TokenRequests("password"); n != 1 {
+			t.Errorf("%d sign-ins, want 1", n)
+		}
 	})
 }
 

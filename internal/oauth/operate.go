@@ -10,10 +10,14 @@ import (
 // Refresh gets a new token now, whether one is needed or not, and doesn't heed
 // pauses; a latch it does.
 func (s *Session) Refresh(ctx context.Context) error {
+	return s.refresh(ctx, flight{forced: true})
+}
+
+func (s *Session) refresh(ctx context.Context, how flight) error {
 	s.mu.Lock()
 	f := s.flight
 	if f == nil {
-		f = s.start(flight{forced: true})
+		f = s.start(how)
 	}
 	s.mu.Unlock()
 	select {
@@ -27,44 +31,55 @@ func (s *Session) Refresh(ctx context.Context) error {
 	}
 }
 
+// ErrImportRefused: the authorization server refused an imported refresh token.
+var ErrImportRefused = errors.New("the authorization server refused the imported refresh token; the account keeps what it had")
+
 // Import gives the session a refresh token that was got elsewhere, in place of
 // what it has, and spends it at once: from then on its successor is ours alone.
+// It never signs in. If the token is refused, the session keeps what it had.
 func (s *Session) Import(ctx context.Context, refreshToken Secret) error {
+	a := s.account.Load()
+	old := s.known().records.of(a.fingerprint())
+	mine := record{
+		Fingerprint: old.Fingerprint,
+		Tokens:      TokenSet{RefreshToken: refreshToken, RefreshObtained: s.sessions.now().wall},
+		Latch:       old.Latch,
+		SignedIn:    true,
+		Refreshed:   s.sessions.now().wall,
+	}
+	if err := s.replace(ctx, a, mine); err != nil {
+		return err
+	}
+	err := s.refresh(ctx, flight{forced: true, idle: true})
+	if now := s.known().records.of(a.fingerprint()); now.Dead != nil {
+		return errors.Join(ErrImportRefused, s.replace(ctx, a, old))
+	}
+	return err
+}
+
+// replace stores r as the session's record, and puts its token into use.
+func (s *Session) replace(ctx context.Context, a *Account, r record) error {
 	unlock, err := s.sessions.store.Lock(ctx, s.key)
 	if err != nil {
 		return err
 	}
-	err = s.bring(ctx, refreshToken)
-	unlock()
-	if err != nil {
-		return err
-	}
-	return s.Refresh(ctx)
-}
-
-// bring stores an imported refresh token.
-func (s *Session) bring(ctx context.Context, refreshToken Secret) error {
+	defer unlock()
 	if err := s.load(ctx); err != nil {
 		return err
 	}
-	state, a, now := s.known(), s.account.Load(), s.sessions.now().wall
-	old := state.records.of(a.fingerprint())
-	state.records = state.records.with(record{
-		Fingerprint: old.Fingerprint,
-		Tokens:      TokenSet{RefreshToken: refreshToken, RefreshObtained: now},
-		Latch:       old.Latch,
-		SignedIn:    true,
-		Refreshed:   now,
-	})
+	state := s.known()
+	state.records = state.records.with(r)
 	next, err := s.commit(ctx, state)
 	if err != nil {
 		return err
 	}
 	s.settle(next, nil)
+	t := s.tokenOf(a, r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.token.Store(nil)
-	s.log().Info("imported a refresh token")
+	s.token.Store(t)
+	s.failure, s.failures = nil, 0
+	s.schedule(s.sessions.now())
 	return nil
 }
 
