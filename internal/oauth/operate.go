@@ -67,13 +67,9 @@ func (s *Session) replace(ctx context.Context, a *Account, r record) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
-	state := s.known()
-	state.records = state.records.with(r)
-	next, err := s.commit(ctx, state)
-	if err != nil {
+	if err := s.saveOrFail(ctx, s.known().records.with(r)); err != nil {
 		return err
 	}
-	s.settle(next, nil)
 	t := s.tokenOf(a, r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,11 +117,17 @@ func (s *Session) drop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	state := s.known()
 	var rs records
-	for _, r := range state.records {
+	for _, r := range s.known().records {
 		rs = append(rs, record{Fingerprint: r.Fingerprint, Latch: r.Latch})
 	}
+	return s.saveOrFail(ctx, rs)
+}
+
+// saveOrFail stores what an operator wants. Unlike save it changes nothing if
+// the store can't be written: the operator is told, and can do it again.
+func (s *Session) saveOrFail(ctx context.Context, rs records) error {
+	state := s.known()
 	state.records = rs
 	next, err := s.commit(ctx, state)
 	if err == nil {

@@ -103,7 +103,7 @@ func (s *Session) await(ctx context.Context) (*Token, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrTokenTimeout)
 	defer cancel()
 	for {
-		t, f, err := s.join(flight{})
+		t, f, err := s.join()
 		s.asked.Store(true)
 		if f == nil {
 			return t, err
@@ -122,9 +122,9 @@ func (s *Session) await(ctx context.Context) (*Token, error) {
 	}
 }
 
-// join returns a usable token, or the flight that may bring one, started as
-// told if there is none, or why there is none to wait for.
-func (s *Session) join(how flight) (*Token, *flight, error) {
+// join returns a usable token, or the flight that may bring one, started if
+// there is none, or why there is none to wait for.
+func (s *Session) join() (*Token, *flight, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.sessions.now()
@@ -137,7 +137,7 @@ func (s *Session) join(how flight) (*Token, *flight, error) {
 	case s.held(now):
 		return nil, nil, s.failure
 	}
-	return nil, s.start(how), nil
+	return nil, s.start(flight{}), nil
 }
 
 // held reports whether the last failure forbids a flight. Call it with mu.

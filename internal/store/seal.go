@@ -66,6 +66,16 @@ func (s *Sealed) SetKeys(keys Keys) {
 	s.ring.Store(r)
 }
 
+// UseKeys replaces the keys as SetKeys does, if they open every entry;
+// otherwise it changes nothing and returns the error of Check.
+func (s *Sealed) UseKeys(ctx context.Context, keys Keys) error {
+	if err := NewSealed(s.inner, keys).Check(ctx); err != nil {
+		return err
+	}
+	s.SetKeys(keys)
+	return nil
+}
+
 // Load implements [oauth.Store]. If the error wraps [oauth.ErrUnreadable], the
 // generation may be set nevertheless, so that the entry can be deleted.
 func (s *Sealed) Load(ctx context.Context, key oauth.Key) (oauth.Entry, error) {
