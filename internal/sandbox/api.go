@@ -113,7 +113,9 @@ func (s *Sandbox) useAccessToken(x *exchange, token string) bool {
 	x.note(func(e *Event) {
 		e.Family, e.Generation = a.family.name(), a.generation
 		e.Presented = tokenName(a.family, a.generation)
+		s.tellUser(e, a.family)
 	})
+	x.user = a.family.user
 	return a.live(time.Now())
 }
 

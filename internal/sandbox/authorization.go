@@ -3,26 +3,23 @@ package sandbox
 import (
 	"net/http"
 	"strconv"
-	"time"
 )
 
-// AuthorizationServer returns the authorization server:
+// AuthorizationServer returns the authorization server. These are Pagero's
+// paths; [Sandbox.Endpoints] tells those of another provider:
 //
-//	POST /oauth/v2/oauth-token    RFC 6749 §3.2: password, refresh_token
-//	POST /oauth/v2/oauth-revoke   RFC 7009
-//	GET  /sandbox/events          the log as a JSON array
+//	     /oauth/v2/oauth-authorize             RFC 6749 §3.1, with a login page
+//	POST /oauth/v2/oauth-token                 RFC 6749 §3.2
+//	POST /oauth/v2/oauth-revoke                RFC 7009
+//	POST /oauth/v2/oauth-device                RFC 8628 §3.1
+//	     /oauth/v2/oauth-device-verification   where a person enters a user code
+//	GET  /sandbox/events                       the log as a JSON array
 //	POST /sandbox/faults?name=N&times=T
 //
 // The last plays a fault as [Sandbox.Play] does, once if times is absent; with
 // 0 it clears the fault, or all of them if name is absent too.
 func (s *Sandbox) AuthorizationServer() http.Handler {
-	routes := map[string]http.HandlerFunc{
-		tokenPath:         s.serveToken,
-		revokePath:        s.serveRevoke,
-		movedPath:         s.serveFollowed,
-		"/sandbox/events": s.serveEvents,
-		"/sandbox/faults": s.serveFaults,
-	}
+	routes := s.routes()
 	// No ServeMux: it would mend a wrong path with a redirect.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		serve, ok := routes[r.URL.Path]
@@ -34,18 +31,28 @@ func (s *Sandbox) AuthorizationServer() http.Handler {
 	})
 }
 
-// A grantFunc carries out one grant type. It is called with s.mu held and the
-// client authenticated, and fills in what it learns about the token presented.
-type grantFunc func(s *Sandbox, form map[string]string, mode refreshMode, e *Event) (pair, *refusal)
+func (s *Sandbox) routes() map[string]http.HandlerFunc {
+	p := s.provider.paths
+	routes := map[string]http.HandlerFunc{
+		p.authorize: s.serveAuthorize,
+		p.token:     s.serveToken,
+		p.revoke:    s.serveRevoke,
+		p.device:    s.serveDevice,
+		p.verify:    s.serveVerification,
+		p.session:   s.serveSession,
+		p.discovery: s.serveDiscovery,
+		p.jwks:      s.serveJWKS,
+		movedPath:   s.serveFollowed,
 
-var grants = map[string]grantFunc{
-	"password":           (*Sandbox).grantPassword,
-	"refresh_token":      (*Sandbox).grantRefresh,
-	"client_credentials": (*Sandbox).grantClientCredentials,
+		"/sandbox/events": s.serveEvents,
+		"/sandbox/faults": s.serveFaults,
+	}
+	delete(routes, "") // the endpoints that the provider lacks
+	return routes
 }
 
 func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
-	form, refused := readForm(w, r)
+	form, refused := s.readToken(w, r)
 	config := s.settings()
 	e := config.clientEvent(KindToken, r, form)
 	var b behaviour
@@ -56,6 +63,9 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 		refused = &refusal{http.StatusMethodNotAllowed, "invalid_request", "use POST"}
 	}
 	x := s.begin(w, r, e)
+	if s.provider.encoding != nil {
+		x.encoding = s.provider.encoding(r)
+	}
 	s.pause(config.Delay)
 
 	if b.answer != nil {
@@ -64,7 +74,7 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	var granted members
 	if refused == nil {
-		granted, refused = s.grant(r, form, b.mode, x)
+		granted, refused = s.grant(r, form, b, x)
 	}
 	if b.wait {
 		s.pause(config.SlowFor)
@@ -84,16 +94,17 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 		b.send(x, granted)
 		return
 	}
-	sendJSON(x, http.StatusOK, granted.encode())
+	sendMembers(x, http.StatusOK, granted)
 }
 
 // grant carries out a token request and notes what came of it. From its return
 // on the change is made, whether or not the client hears of it.
-func (s *Sandbox) grant(r *http.Request, form map[string]string, mode refreshMode, x *exchange) (members, *refusal) {
+func (s *Sandbox) grant(r *http.Request, form map[string]string, b behaviour, x *exchange) (members, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var outcome Event
-	p, refused := s.grantLocked(r, form, mode, &outcome)
+	tr := &tokenRequest{form: form, base: baseURL(r), play: b, event: &outcome}
+	p, refused := s.grantLocked(r, tr)
 	if refused == nil {
 		outcome.Family, outcome.Generation = p.family.name(), p.generation
 		outcome.Issued, outcome.Committed = tokenName(p.family, p.generation), true
@@ -102,88 +113,36 @@ func (s *Sandbox) grant(r *http.Request, form map[string]string, mode refreshMod
 	x.note(func(e *Event) {
 		e.Family, e.Generation, e.Presented = outcome.Family, outcome.Generation, outcome.Presented
 		e.Issued, e.Committed = outcome.Issued, outcome.Committed
+		if outcome.Username != "" {
+			e.Username = outcome.Username
+		}
 	})
 	if refused != nil {
 		return nil, refused
 	}
-	return pageroMembers(p), nil
+	m := s.provider.members(s.config, p)
+	if p.idToken != "" {
+		m = m.set("id_token", quote(p.idToken))
+	}
+	return m, nil
 }
 
-func (s *Sandbox) grantLocked(r *http.Request, form map[string]string, mode refreshMode, e *Event) (pair, *refusal) {
-	if refused := s.config.authenticate(r, form); refused != nil {
+func (s *Sandbox) grantLocked(r *http.Request, tr *tokenRequest) (pair, *refusal) {
+	if refused := s.authenticate(r, tr.form); refused != nil {
 		return pair{}, refused
 	}
-	kind := form["grant_type"]
+	kind := tr.form["grant_type"]
 	if kind == "" {
 		return pair{}, invalidRequest("grant_type is missing")
 	}
 	grant, ok := grants[kind]
-	if !ok {
+	if !ok || kind == deviceGrant && s.provider.paths.device == "" {
 		return pair{}, &refusal{http.StatusBadRequest, "unsupported_grant_type", "this grant type is not supported"}
 	}
-	if scope := form["scope"]; scope != "" && scope != "all" {
-		return pair{}, &refusal{http.StatusBadRequest, "invalid_scope", "the only scope is all"}
+	if refused := s.provider.checkScope(tr.form["scope"]); refused != nil {
+		return pair{}, refused
 	}
-	return grant(s, form, mode, e)
-}
-
-// grantPassword is RFC 6749 §4.3.
-func (s *Sandbox) grantPassword(form map[string]string, mode refreshMode, _ *Event) (pair, *refusal) {
-	if form["username"] == "" || form["password"] == "" {
-		return pair{}, invalidRequest("username or password is missing")
-	}
-	if form["username"] != s.config.Username {
-		return pair{}, invalidGrant("wrong username or password")
-	}
-	if s.config.LockAfter > 0 && s.wrong >= s.config.LockAfter {
-		return pair{}, invalidGrant("the user is locked")
-	}
-	if form["password"] != s.config.Password {
-		s.wrong++
-		return pair{}, invalidGrant("wrong username or password")
-	}
-	s.wrong = 0
-	return s.issue(s.tokens.newFamily(), nil, "", mode), nil
-}
-
-// grantClientCredentials is RFC 6749 §4.4: there is no refresh token.
-func (s *Sandbox) grantClientCredentials(map[string]string, refreshMode, *Event) (pair, *refusal) {
-	return s.issue(s.tokens.newFamily(), nil, "", keepMute), nil
-}
-
-// grantRefresh is RFC 6749 §6, with rotation.
-func (s *Sandbox) grantRefresh(form map[string]string, mode refreshMode, e *Event) (pair, *refusal) {
-	token := form["refresh_token"]
-	if token == "" {
-		return pair{}, invalidRequest("refresh_token is missing")
-	}
-	t := s.tokens.findRefresh(token)
-	if t == nil {
-		return pair{}, invalidGrant("unknown refresh token")
-	}
-	e.Family, e.Generation = t.family.name(), t.generation
-	e.Presented = tokenName(t.family, t.generation)
-	ok, reused := t.spend(time.Now(), s.config.Grace)
-	if reused {
-		e.Committed = true
-		return pair{}, invalidGrant("the refresh token was used before; all tokens of this login are revoked")
-	}
-	if !ok {
-		return pair{}, invalidGrant("the refresh token is revoked")
-	}
-	return s.issue(t.family, t, token, mode), nil
-}
-
-func (s *Sandbox) issue(f *family, presented *refreshToken, token string, mode refreshMode) pair {
-	now := time.Now()
-	p := pair{mode: mode, access: pageroAccessToken(now, s.config.TokenLifetime)}
-	switch mode {
-	case rotate:
-		p.refresh = pageroRefreshToken()
-	case keepSame:
-		p.refresh = token
-	}
-	return s.tokens.issue(f, presented, p, s.config, now)
+	return grant(s, tr)
 }
 
 // serveFollowed is what no client may reach: it shows in the log that a token
@@ -207,10 +166,26 @@ func refuse(w http.ResponseWriter, refused *refusal) {
 	case http.StatusMethodNotAllowed:
 		w.Header().Set("Allow", http.MethodPost)
 	}
-	sendJSON(w, refused.status, members{
+	sendMembers(w, refused.status, members{
 		{"error", quote(refused.code)},
 		{"error_description", quote(refused.description)},
-	}.encode())
+	})
+}
+
+// An encoding is how an answer's members are written. The zero value is JSON.
+type encoding struct {
+	media  string
+	encode func(members) []byte
+}
+
+// sendMembers sends an answer in the encoding of the exchange.
+func sendMembers(w http.ResponseWriter, status int, m members) {
+	if x, ok := w.(*exchange); ok && x.encoding.encode != nil {
+		w.Header().Set("Content-Type", x.encoding.media)
+		sendJSON(w, status, x.encoding.encode(m))
+		return
+	}
+	sendJSON(w, status, m.encode())
 }
 
 // sendJSON sends a body of the token endpoint (RFC 6749 §5.1).

@@ -1,6 +1,9 @@
 package sandbox
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // A behaviour is what a fault does, at the one stage of the answer that it
 // concerns. The zero behaviour is a server in order.
@@ -13,6 +16,12 @@ type behaviour struct {
 	after  func(*Sandbox, *exchange) // answers, after the server has committed what it was asked for
 	shape  func(members) members     // changes the members of a successful answer
 	send   func(*exchange, members)  // sends a successful answer in its own way
+
+	claims func(members) members // changes the claims of the id_token
+
+	deny      *refusal                    // of the authorization endpoint, whatever the person says
+	callback  func(parameters) parameters // changes what the callback brings
+	elsewhere string                      // where the browser is sent in place of the redirect URI
 }
 
 // tokenFault describes a fault of the token endpoint, for any grant type.
@@ -41,7 +50,11 @@ func expiry(f Fault, raw string) behaviour {
 }
 
 // behaviours are all faults, in the order of the help.
-var behaviours = []behaviour{
+var behaviours = slices.Concat(tokenBehaviours, loginBehaviours)
+
+// tokenBehaviours are the faults of token requests, whatever the login, and of
+// the API.
+var tokenBehaviours = []behaviour{
 	{info: tokenFault(LostReply, "commits, then the connection is closed without an answer"), after: abort},
 	{info: tokenFault(Slow, "commits, then the answer takes 15 s (Config.SlowFor)"), wait: true},
 	{info: tokenFault(ServerError, "500 before commit"), answer: serverError},

@@ -36,23 +36,29 @@ func invalidClient(description string) *refusal {
 // readForm reads the parameters of a token or revocation request. What could
 // be read is returned beside a refusal, so that it can be logged.
 func readForm(w http.ResponseWriter, r *http.Request) (map[string]string, *refusal) {
+	form, refused := readFormBody(w, r)
+	if r.URL.RawQuery != "" && (refused == nil || form != nil) {
+		// Secrets do not belong into a URI, RFC 6749 §2.3.1.
+		refused = invalidRequest("parameters in the URI")
+	}
+	return form, refused
+}
+
+// readFormBody reads the parameters of a body and leaves the query alone.
+func readFormBody(w http.ResponseWriter, r *http.Request) (map[string]string, *refusal) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/x-www-form-urlencoded" {
 		return nil, invalidRequest("the media type must be application/x-www-form-urlencoded")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return nil, invalidRequest("the body is larger than %d bytes", maxForm)
-	}
-	if err != nil {
-		return nil, invalidRequest("the body ended early")
+	body, refused := readAll(w, r)
+	if refused != nil {
+		return nil, refused
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
 		return nil, invalidRequest("the body is not form-urlencoded")
 	}
 	form := make(map[string]string, len(values))
-	var refused *refusal
 	for name, all := range values {
 		if len(all) > 1 {
 			refused = invalidRequest("a parameter is repeated")
@@ -61,59 +67,18 @@ func readForm(w http.ResponseWriter, r *http.Request) (map[string]string, *refus
 			form[name] = all[0]
 		}
 	}
-	if r.URL.RawQuery != "" { // secrets do not belong into a URI, RFC 6749 §2.3.1
-		refused = invalidRequest("parameters in the URI")
-	}
 	return form, refused
 }
 
-// clientAuthMethod names the ways in which the client tried to authenticate.
-func clientAuthMethod(r *http.Request, form map[string]string) string {
-	_, _, basic := r.BasicAuth()
-	post := form["client_secret"] != ""
-	switch {
-	case basic && post:
-		return "both"
-	case basic:
-		return "basic"
-	case post:
-		return "post"
+func readAll(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return nil, invalidRequest("the body is larger than %d bytes", maxForm)
 	}
-	return "none"
-}
-
-// authenticate checks the client's credentials (RFC 6749 §2.3.1).
-func (c Config) authenticate(r *http.Request, form map[string]string) *refusal {
-	authorization := r.Header.Values("Authorization")
-	if len(authorization) > 1 {
-		return invalidRequest("more than one Authorization header")
+	if err != nil {
+		return nil, invalidRequest("the body ended early")
 	}
-	method := clientAuthMethod(r, form)
-	switch {
-	case method == "both":
-		return invalidRequest("more than one client authentication method")
-	case len(authorization) == 1 && method != "basic":
-		return invalidClient("the Authorization header is not Basic")
-	}
-	switch method {
-	case "basic":
-		id, secret, _ := r.BasicAuth()
-		if !c.basicMatches(id, secret) {
-			return invalidClient("wrong client or secret")
-		}
-		// A client_id in the body beside Basic is no second method, but it
-		// must name the same client.
-		if other := form["client_id"]; other != "" && other != c.ClientID {
-			return invalidRequest("client_id differs from the authenticated client")
-		}
-	case "post":
-		if form["client_id"] != c.ClientID || form["client_secret"] != c.ClientSecret {
-			return invalidClient("wrong client or secret")
-		}
-	default:
-		return invalidClient("the client did not authenticate")
-	}
-	return nil
+	return body, nil
 }
 
 func (c Config) basicMatches(id, secret string) bool {
@@ -140,14 +105,16 @@ func (c Config) clientEvent(kind string, r *http.Request, form map[string]string
 		if plain, err := url.QueryUnescape(id); err == nil && id != c.ClientID {
 			id = plain
 		}
-	} else {
-		id = form["client_id"]
+	} else if id = form["client_id"]; id == "" {
+		if _, claims, _, _, err := parseJWT(form["client_assertion"]); err == nil {
+			id = claims.text("sub")
+		}
 	}
 	e.ClientAuth = clientAuthMethod(r, form)
 	e.ClientID = knownOr(id, c.ClientID)
-	e.Username = knownOr(form["username"], c.Username)
+	e.Username = c.knownUser(form["username"])
 	e.Grant = knownOr(form["grant_type"], "password", "refresh_token", "authorization_code",
-		"client_credentials", "urn:ietf:params:oauth:grant-type:device_code")
+		"client_credentials", deviceGrant)
 	return e
 }
 

@@ -8,10 +8,13 @@ import (
 
 // The kinds of events.
 const (
-	KindToken    = "token"    // a request to the token endpoint
-	KindRevoke   = "revoke"   // a request to the revocation endpoint
-	KindAPI      = "api"      // a request to the API
-	KindFollowed = "followed" // the redirect of the fault redirect was followed
+	KindToken     = "token"     // a request to the token endpoint
+	KindRevoke    = "revoke"    // a request to the revocation endpoint, or that ends a session
+	KindAPI       = "api"       // a request to the API
+	KindFollowed  = "followed"  // the redirect of the fault redirect was followed
+	KindAuthorize = "authorize" // a request to the authorization endpoint, or what Approve and Deny did
+	KindDevice    = "device"    // a device authorization request
+	KindDiscovery = "discovery" // a request for the discovery document
 )
 
 // Unknown stands in an event for a client, user or grant type that the sandbox
@@ -28,8 +31,12 @@ type Event struct {
 
 	Grant      string `json:"grant,omitempty"`
 	ClientID   string `json:"client_id,omitempty"`
-	ClientAuth string `json:"client_auth,omitempty"` // basic, post, none, both
-	Username   string `json:"username,omitempty"`
+	ClientAuth string `json:"client_auth,omitempty"` // basic, post, private_key_jwt, tls, none; both: more than one
+
+	// Username is the user of a login: that of a password request, also a
+	// refused one, and who approved an authorization. Where there are
+	// Config.Users, a refresh and an API request tell whose token was used.
+	Username string `json:"username,omitempty"`
 
 	// Family is one login and all that came of it, as "f1"; Generation is the
 	// server's own count of token answers within it: the one issued or, where
@@ -137,6 +144,9 @@ type exchange struct {
 	log     *eventLog
 	event   *Event
 	started bool
+
+	user     string   // whose access token an API request brought
+	encoding encoding // of answers of the token and revocation endpoints
 }
 
 func (s *Sandbox) begin(w http.ResponseWriter, r *http.Request, e Event) *exchange {

@@ -56,17 +56,51 @@ const (
 	API500            Fault = "api-500"
 )
 
+// The faults of a login.
+const (
+	AccessDenied       Fault = "access-denied"
+	HostileDescription Fault = "hostile-description"
+	WrongIss           Fault = "wrong-iss"
+	NoIss              Fault = "no-iss"
+	EmptyIss           Fault = "empty-iss"
+	CodeAndError       Fault = "code-and-error"
+	RepeatedCode       Fault = "repeated-code"
+	RepeatedState      Fault = "repeated-state"
+	WrongState         Fault = "wrong-state"
+	NoState            Fault = "no-state"
+	NoCode             Fault = "no-code"
+
+	WrongFragmentState Fault = "wrong-fragment-state"
+	OtherRedirect      Fault = "other-redirect"
+	HugeFragment       Fault = "huge-fragment"
+
+	WrongNonce     Fault = "wrong-nonce"
+	WrongAudience  Fault = "wrong-audience"
+	WrongIssuer    Fault = "wrong-issuer"
+	ExpiredIDToken Fault = "expired-id-token"
+	NoIDToken      Fault = "no-id-token"
+
+	WrongDiscoveryIssuer Fault = "wrong-discovery-issuer"
+	DiscoveryAway        Fault = "discovery-away"
+	DiscoveryMoved       Fault = "discovery-moved"
+	DiscoveryHTTP        Fault = "discovery-http"
+	RevokeAway           Fault = "revoke-away"
+)
+
 // The endpoints at which faults are played.
 const (
-	endpointToken = "token"
-	endpointAPI   = "api"
+	endpointToken     = "token"
+	endpointAPI       = "api"
+	endpointAuthorize = "authorize"
+	endpointDiscovery = "discovery"
+	endpointRevoke    = "revoke"
 )
 
 // A FaultInfo describes a fault in one line.
 type FaultInfo struct {
 	Name        Fault
 	Description string
-	Endpoint    string // token or api
+	Endpoint    string // token, api, authorize, discovery or revoke
 	Grant       string // the only grant type it is played for; empty: any
 }
 

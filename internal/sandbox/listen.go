@@ -1,8 +1,11 @@
 package sandbox
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -13,13 +16,45 @@ import (
 type Servers struct {
 	AuthorizationServerURL string // without a path
 	APIURL                 string
+	CAPEM                  []byte // who issued the certificate of both; nil without TLS
 	Close                  func() // ends listeners and connections, at once; may be called again
 }
 
 // Listen starts the authorization server and the API on free ports of
 // 127.0.0.1. It may be called again, also after Servers.Close, with the same
 // tokens.
-func (s *Sandbox) Listen() (*Servers, error) {
+func (s *Sandbox) Listen() (*Servers, error) { return s.listen(nil) }
+
+// ListenTLS is Listen with https and HTTP/1.1. The certificate is good for
+// 127.0.0.1, ::1 and localhost and comes from a CA of this sandbox. Clients
+// are asked for a certificate but may go without.
+func (s *Sandbox) ListenTLS() (*Servers, error) {
+	ca, err := s.authority()
+	if err != nil {
+		return nil, err
+	}
+	certPEM, keyPEM, err := ca.issueServer()
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("pairing certificate and key: %w", err)
+	}
+	servers, err := s.listen(&tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequestClientCert,
+		MinVersion:   tls.VersionTLS12,
+	})
+	if err != nil {
+		return nil, err
+	}
+	servers.CAPEM = ca.pem()
+	return servers, nil
+}
+
+// listen uses no TLS if config is nil.
+func (s *Sandbox) listen(config *tls.Config) (*Servers, error) {
 	// Neither has a write time-out: slow answers and long streams are wanted.
 	authorization := &http.Server{
 		Handler:           s.AuthorizationServer(),
@@ -34,11 +69,11 @@ func (s *Sandbox) Listen() (*Servers, error) {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    1 << 20,
 	}
-	authorizationURL, stopAuthorization, err := serve(authorization)
+	authorizationURL, stopAuthorization, err := serve(authorization, config)
 	if err != nil {
 		return nil, err
 	}
-	apiURL, stopAPI, err := serve(api)
+	apiURL, stopAPI, err := serve(api, config)
 	if err != nil {
 		stopAuthorization()
 		return nil, err
@@ -55,10 +90,16 @@ func (s *Sandbox) Listen() (*Servers, error) {
 
 // serve starts a server; stop ends it and waits until it has stopped
 // listening, not for its handlers.
-func serve(server *http.Server) (url string, stop func(), err error) {
+func serve(server *http.Server, config *tls.Config) (url string, stop func(), err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, fmt.Errorf("listening on loopback: %w", err)
+	}
+	scheme := "http://"
+	if config != nil {
+		// Whoever fails the handshake is told so there.
+		server.ErrorLog = log.New(io.Discard, "", 0)
+		scheme, listener = "https://", tls.NewListener(listener, config)
 	}
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -66,7 +107,7 @@ func serve(server *http.Server) (url string, stop func(), err error) {
 			_ = listener.Close() // whoever dials sees that nobody is there
 		}
 	})
-	return "http://" + listener.Addr().String(), func() {
+	return scheme + listener.Addr().String(), func() {
 		_ = server.Close()
 		running.Wait()
 	}, nil

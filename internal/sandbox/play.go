@@ -26,7 +26,7 @@ func refuseWith(status int, code string) func(*Sandbox, *exchange) {
 func wrongPassword(status int) func(*Sandbox, *exchange) {
 	return func(s *Sandbox, x *exchange) {
 		s.mu.Lock()
-		s.wrong++
+		s.wrong[s.config.Username]++
 		s.mu.Unlock()
 		refuse(x, &refusal{status, "invalid_grant", "wrong username or password"})
 	}
@@ -89,10 +89,16 @@ func sendHuge(x *exchange, m members) {
 }
 
 // sendTruncated promises the whole answer and sends it up to the middle of
-// the member after refresh_token. net/http then closes the connection.
+// the member after refresh_token or, where that is the last, without the end.
+// net/http then closes the connection.
 func sendTruncated(x *exchange, m members) {
 	whole := m.encode()
-	end := bytes.Index(whole, []byte(`"scope"`)) + len(`"sco`)
+	end := len(whole) / 2
+	if start := bytes.Index(whole, []byte(`"refresh_token":"`)); start >= 0 {
+		start += len(`"refresh_token":"`)
+		end = start + bytes.IndexByte(whole[start:], '"') + len(`"`)
+		end = min(end+len(`,"sco`), len(whole)-1)
+	}
 	x.Header().Set("Content-Type", "application/json")
 	x.Header().Set("Cache-Control", "no-store")
 	x.Header().Set("Content-Length", strconv.Itoa(len(whole)))

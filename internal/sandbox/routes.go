@@ -73,6 +73,7 @@ func serveEcho(x *exchange, r *http.Request) {
 		"proto":             r.Proto,
 		"content_length":    r.ContentLength, // -1: chunked
 		"transfer_encoding": r.TransferEncoding,
+		"token_user":        x.user, // whose token it was; empty: the client's own
 	})
 }
 

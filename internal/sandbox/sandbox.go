@@ -1,6 +1,6 @@
-// Package sandbox is an OAuth 2.0 authorization server with Pagero's wire
-// shapes and an API behind it, to try the proxy against and to test it
-// against. It keeps everything in memory, plays scripted faults and logs what
+// Package sandbox is an OAuth 2.0 authorization server with the wire shapes of
+// Pagero or of another provider, and an API behind it, to try the proxy against
+// and to test it against. It keeps everything in memory, plays scripted faults and logs what
 // reached it, so that a test can compare what a client believes with what the
 // server did. It shares no code with the client.
 //
@@ -14,71 +14,7 @@ import (
 	"time"
 )
 
-// A Config says what the sandbox knows and how strict it is. The zero value
-// works: every field has a default.
-type Config struct {
-	ClientID, ClientSecret string // default sandbox-client, sandbox-secret
-	Username, Password     string // default sandbox-user, sandbox-password
-
-	// TokenLifetime is how long an access token lives; default 600 s.
-	// expires_in tells it in whole seconds, rounded down.
-	TokenLifetime time.Duration
-
-	// Grace is how long a spent refresh token still works, each time with a
-	// new token pair of the same family, as long as no token that it was
-	// exchanged for has been used. With 0, and otherwise afterwards, its
-	// reuse ends the family with its live access tokens (RFC 9700 §4.14.2).
-	Grace time.Duration
-
-	// LockAfter is how many wrong passwords in a row lock the user, until
-	// [Sandbox.SetPassword]; 0 is never.
-	LockAfter int
-
-	// Delay is how long every token answer takes, before anything is
-	// committed. The request is carried out even if the client has gone.
-	Delay time.Duration
-
-	// RawBasic accepts the client's Basic credentials only as they are,
-	// EncodedBasic only form-urlencoded first (RFC 6749 §2.3.1). With neither
-	// both are fine; with both set no Basic credentials are accepted at all.
-	RawBasic, EncodedBasic bool
-
-	// OneAccessToken ends the older access token of a family at each refresh.
-	OneAccessToken bool
-
-	SlowFor    time.Duration // how long the fault slow waits; default 15 s
-	RetryAfter string        // the header of the fault 429; default "2"
-	EventLimit int           // how many events are kept; default 10000
-}
-
-func (c Config) withDefaults() Config {
-	for _, text := range []struct {
-		field *string
-		value string
-	}{
-		{&c.ClientID, "sandbox-client"},
-		{&c.ClientSecret, "sandbox-secret"},
-		{&c.Username, "sandbox-user"},
-		{&c.Password, "sandbox-password"},
-		{&c.RetryAfter, "2"},
-	} {
-		if *text.field == "" {
-			*text.field = text.value
-		}
-	}
-	if c.TokenLifetime == 0 {
-		c.TokenLifetime = 600 * time.Second
-	}
-	if c.SlowFor == 0 {
-		c.SlowFor = 15 * time.Second
-	}
-	if c.EventLimit == 0 {
-		c.EventLimit = 10000
-	}
-	return c
-}
-
-// A Sandbox is one authorization server, its only user and client, and the
+// A Sandbox is one authorization server, its users and only client, and the
 // API that trusts it. Its methods and handlers are safe for concurrent use.
 type Sandbox struct {
 	log    eventLog
@@ -87,18 +23,46 @@ type Sandbox struct {
 	stop     chan struct{} // closed by Close
 	stopOnce sync.Once
 
-	mu     sync.Mutex
-	config Config // ClientSecret, Password and TokenLifetime may change
-	wrong  int    // wrong passwords in a row
-	tokens tokenState
+	provider    *provider
+	fixedIssuer string // Config.Issuer
+
+	mu       sync.Mutex
+	config   Config         // ClientSecret, Password and TokenLifetime may change
+	wrong    map[string]int // wrong passwords in a row, by user
+	inactive map[string]bool
+	tokens   tokenState
+	codes    codeState
+	sessions map[digest]string // users by the cookie of the login page
+	devices  map[digest]*deviceLogin
+
+	ca           *authority // made by ListenTLS
+	certificates registeredCertificates
+	assertions   map[string]time.Time // until when a jti is remembered
 }
 
 // New returns a sandbox in which nobody has logged in yet. In a test with
-// virtual time it must be called inside the bubble.
+// virtual time it must be called inside the bubble. New panics if
+// Config.Provider is unknown (see [Providers]) or Config.ClientCertificate is
+// no certificate.
 func New(c Config) *Sandbox {
 	c = c.withDefaults()
-	s := &Sandbox{config: c, stop: make(chan struct{})}
+	s := &Sandbox{
+		config:      c,
+		stop:        make(chan struct{}),
+		provider:    findProvider(c.Provider),
+		fixedIssuer: c.Issuer,
+		wrong:       map[string]int{},
+		inactive:    map[string]bool{},
+		sessions:    map[digest]string{},
+		devices:     map[digest]*deviceLogin{},
+		assertions:  map[string]time.Time{},
+	}
 	s.log.limit = c.EventLimit
+	if c.ClientCertificate != nil {
+		if err := s.certificates.register(c.ClientCertificate); err != nil {
+			panic("sandbox: " + err.Error())
+		}
+	}
 	return s
 }
 
@@ -107,11 +71,13 @@ func New(c Config) *Sandbox {
 // come later are served without waits.
 func (s *Sandbox) Close() { s.stopOnce.Do(func() { close(s.stop) }) }
 
-// SetPassword changes the user's password and unlocks the user. Tokens live on.
+// SetPassword changes the password of Config.Username and unlocks that user.
+// Tokens live on.
 func (s *Sandbox) SetPassword(password string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.config.Password, s.wrong = password, 0
+	s.config.Password = password
+	delete(s.wrong, s.config.Username)
 }
 
 // SetClientSecret changes the client's secret. Tokens live on.

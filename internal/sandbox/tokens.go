@@ -15,6 +15,9 @@ type digest [sha256.Size]byte
 // A family is one login and every token that came of it.
 type family struct {
 	number     int
+	user       string // who logged in; empty: the client for itself
+	scope      string // as granted at the login
+	refreshes  int
 	generation int  // token answers so far
 	ended      bool // reuse or revocation: nothing of it is valid
 	refresh    *refreshToken
@@ -62,7 +65,7 @@ type pairKey struct{ access, refresh digest }
 type refreshMode int
 
 const (
-	rotate    refreshMode = iota // a new one; the presented one is spent
+	rotate    refreshMode = iota // a new one; the presented one is spent. Of a fault: as the provider does
 	keepSame                     // the presented one, which stays valid
 	keepMute                     // no such member; the presented one stays valid
 	keepEmpty                    // an empty one; the presented one stays valid
@@ -75,6 +78,7 @@ type pair struct {
 	access, refresh string
 	expiresIn       int64 // seconds
 	mode            refreshMode
+	idToken         string // empty: none
 }
 
 func (ts *tokenState) newFamily() *family {
