@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,10 +17,14 @@ import (
 // and a name. Values may hold global placeholders such as `{env.NAME}` and
 // `{file./run/credentials/name}`.
 type Account struct {
-	// Preset of an authorization server: `pagero` or `pagero_legacy`. What it
-	// sets, the other options override. Default: none; then token_endpoint and
-	// upstreams are required.
+	// Preset of an authorization server: `pagero`, `pagero_legacy`, `aidbox`,
+	// `webmethods` or `oidc`. What it sets, the other options override. Default:
+	// none; then token_endpoint and upstreams are required.
 	Provider string `json:"provider,omitempty"`
+
+	// What the preset needs to be told: the base URL of `aidbox` and
+	// `webmethods`, the issuer of `oidc`.
+	ProviderURL string `json:"provider_url,omitempty"`
 
 	// Identifier of the client at the authorization server (RFC 6749 §2.2).
 	ClientID string `json:"client_id,omitempty"`
@@ -30,9 +33,23 @@ type Account struct {
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// How the client authenticates: `basic` (HTTP Basic, form-encoded first,
-	// RFC 6749 §2.3.1), `basic_raw` (HTTP Basic of the plain values) or `post`
-	// (in the body). Default: that of the provider, or `basic`.
+	// RFC 6749 §2.3.1), `basic_raw` (HTTP Basic of the plain values), `post`
+	// (in the body), `private_key_jwt` (an assertion signed with client_key,
+	// RFC 7523), `tls` (client_certificate, RFC 8705) or `none` (a public
+	// client). Default: that of the provider, or `basic`; with token_body json,
+	// `post`.
 	ClientAuth string `json:"client_auth,omitempty"`
+
+	// Private key in PEM form, as file or text: of `private_key_jwt` (RSA:
+	// RS256, P-256: ES256, P-384 and P-521 likewise, Ed25519: EdDSA) or of the certificate of `tls`. It
+	// is read again before each token request.
+	ClientKey string `json:"client_key,omitempty"`
+
+	// Identifier of client_key, for the header of assertions (RFC 7515 §4.1.4).
+	ClientKeyID string `json:"client_key_id,omitempty"`
+
+	// Certificate of `tls` in PEM form, as file or text, with its chain.
+	ClientCertificate string `json:"client_certificate,omitempty"`
 
 	// Scope to ask for (RFC 6749 §3.3), values separated by spaces.
 	Scope string `json:"scope,omitempty"`
@@ -40,8 +57,27 @@ type Account struct {
 	// How the account gets its first tokens.
 	Grant *Grant `json:"grant,omitempty"`
 
-	// URL of the token endpoint. Plain http is accepted on loopback only.
+	// The `iss` that every callback of a login must have (RFC 9207). Default:
+	// of `oidc` its issuer; of `pagero` what the first login brings; otherwise a
+	// callback with an `iss` is refused.
+	Issuer string `json:"issuer,omitempty"`
+
+	// URL of the authorization endpoint, where people sign in (RFC 6749 §3.1).
+	// Plain http is accepted on loopback only, as for every endpoint.
+	AuthorizeEndpoint string `json:"authorize_endpoint,omitempty"`
+
+	// URL of the token endpoint (RFC 6749 §3.2).
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
+
+	// URL of the revocation endpoint (RFC 7009 §2).
+	RevokeEndpoint string `json:"revoke_endpoint,omitempty"`
+
+	// URL of the device authorization endpoint (RFC 8628 §3.1).
+	DeviceEndpoint string `json:"device_endpoint,omitempty"`
+
+	// Form of token requests: `form`, or `json` for servers that want an
+	// object. Default: `form`.
+	TokenBody string `json:"token_body,omitempty"`
 
 	// Further parameters of every token request, for instance `audience` or
 	// `resource`.
@@ -100,8 +136,10 @@ type EndpointTLS struct {
 // Grant is how an account gets its first tokens (RFC 6749 §1.3).
 type Grant struct {
 	// The grant type: `password`, `client_credentials` (the client acts for
-	// itself), or `refresh_token` (the first refresh token comes from elsewhere,
-	// by `caddy bearer import`).
+	// itself), `authorization_code` (a person signs in by a browser, on the
+	// portal or with `caddy bearer login`), `device_code` (a person enters a
+	// code, RFC 8628), or `refresh_token` (the first refresh token comes from
+	// elsewhere, by `caddy bearer import`).
 	Type string `json:"type,omitempty"`
 
 	// Name of the resource owner (RFC 6749 §4.3).
@@ -113,9 +151,30 @@ type Grant struct {
 	// Whether the password may be used again when the refresh token is lost or
 	// dead. If not, it is used once. Default: true.
 	Relogin *bool `json:"relogin,omitempty"`
-}
 
-const grantTypes = "password, client_credentials and refresh_token"
+	// Redirect URI of Aidbox's secure code: before each sign-in by password, a
+	// code is fetched, from the fragment of a redirect to this URI.
+	SecureCode string `json:"secure_code,omitempty"`
+
+	// Where the browser comes back to after a sign-in, byte for byte as it is
+	// registered. On the portal's site that is any path there; a URL such as
+	// `http://127.0.0.1:4711/callback` is answered by `caddy bearer login`, on
+	// any port if it has none. Default: the portal's URL + `/callback`; without
+	// a portal `http://127.0.0.1/callback`.
+	RedirectURI string `json:"redirect_uri,omitempty"`
+
+	// Leave the redirect URI out of both requests, for servers that have it
+	// from the registration (RFC 6749 §3.1.2.3).
+	OmitRedirectURI bool `json:"omit_redirect_uri,omitempty"`
+
+	// `S256` (RFC 7636) or `off`, for servers that refuse it. There is no fall-
+	// back from one to the other. Default: `S256`; of `pagero_legacy`, `off`.
+	PKCE string `json:"pkce,omitempty"`
+
+	// What the server shall ask the person for, such as `login` (OIDC Core
+	// §3.1.2.1). Default: what it likes.
+	Prompt string `json:"prompt,omitempty"`
+}
 
 const (
 	defaultRefreshAhead   = 0.2
@@ -126,15 +185,22 @@ const (
 )
 
 // provision checks the account and makes of it what the core works with.
-func (c *Account) provision(name string, log *slog.Logger) (*oauth.Account, error) {
+func (c *Account) provision(name, portal string, log *slog.Logger) (*oauth.Account, error) {
 	log = log.With("account", name)
+	if c.ProviderURL != "" {
+		base, err := resolve(c.ProviderURL)
+		if err != nil {
+			return nil, fmt.Errorf("provider %s: %w", c.Provider, err)
+		}
+		resolved := *c
+		resolved.ProviderURL, c = base, &resolved
+	}
 	p, err := c.preset()
 	if err != nil {
 		return nil, err
 	}
 	a := &oauth.Account{
 		Name:            name,
-		Scope:           c.Scope,
 		RefreshAhead:    or(c.RefreshAhead, defaultRefreshAhead),
 		TokenTimeout:    time.Duration(or(c.TokenTimeout, caddy.Duration(defaultTokenTimeout))),
 		RequestTimeout:  time.Duration(or(c.RequestTimeout, caddy.Duration(defaultRequestTimeout))),
@@ -147,13 +213,19 @@ func (c *Account) provision(name string, log *slog.Logger) (*oauth.Account, erro
 	if len(a.RejectStatus) == 0 {
 		a.RejectStatus = []int{401}
 	}
+	if a.Scope, err = resolveSome(c.Scope); err != nil {
+		return nil, fmt.Errorf("scope: %w", err)
+	}
 	if a.Upstreams, err = c.upstreams(p); err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
 	if err := c.provisionClient(&a.Client, p, log); err != nil {
 		return nil, err
 	}
-	if a.Grant, err = c.Grant.provision(log); err != nil {
+	if a.Grant, err = c.Grant.provision(p, portal, log); err != nil {
+		return nil, err
+	}
+	if err := checkGrant(a, p); err != nil {
 		return nil, err
 	}
 	if c.OnLostReply != "" {
@@ -162,61 +234,6 @@ func (c *Account) provision(name string, log *slog.Logger) (*oauth.Account, erro
 		}
 	}
 	return a, check(a)
-}
-
-func (c *Account) preset() (oauth.Provider, error) {
-	if c.Provider == "" {
-		return oauth.Provider{ClientAuths: []oauth.ClientAuth{oauth.AuthBasic, oauth.AuthBasicRaw, oauth.AuthPost}}, nil
-	}
-	p, ok := oauth.ProviderNamed(c.Provider)
-	if !ok {
-		var names []string
-		for _, p := range oauth.Providers {
-			names = append(names, p.Name)
-		}
-		return p, fmt.Errorf("unknown provider %q; there are %s, or leave it out and set token_endpoint and upstream",
-			c.Provider, strings.Join(names, ", "))
-	}
-	return p, nil
-}
-
-func (g *Grant) provision(log *slog.Logger) (oauth.Grant, error) {
-	if g == nil || g.Type == "" {
-		return nil, errors.New("it has no grant; add `grant password { username …; password … }`, each on its line")
-	}
-	switch g.Type {
-	case "password":
-	case "client_credentials", "refresh_token":
-		if g.Username != "" || g.Password != "" || g.Relogin != nil {
-			return nil, fmt.Errorf("grant %s takes neither username nor password nor relogin", g.Type)
-		}
-		if g.Type == "refresh_token" {
-			return oauth.RefreshToken{}, nil
-		}
-		return oauth.ClientCredentials{}, nil
-	default:
-		return nil, fmt.Errorf("grant %s is not supported; there are %s", g.Type, grantTypes)
-	}
-	if g.Username == "" || g.Password == "" {
-		return nil, errors.New("grant password needs username and password")
-	}
-	p := &oauth.Password{Relogin: g.relogin()}
-	var err error
-	// A user's name is no secret: it may stand there, but may be in a file.
-	if p.User = oauth.Fixed(g.Username); !literal(g.Username) {
-		if p.User, err = secret("username", g.Username, log); err != nil {
-			return nil, fmt.Errorf("username: %w", err)
-		}
-	}
-	if p.Secret, err = secret("password", g.Password, log); err != nil {
-		return nil, fmt.Errorf("password: %w", err)
-	}
-	return p, nil
-}
-
-// relogin reports whether the grant may sign in again by itself.
-func (g *Grant) relogin() bool {
-	return g.Type == "client_credentials" || g.Type == "password" && (g.Relogin == nil || *g.Relogin)
 }
 
 // checkUpstreams and checkOnLostReply say early what provision would say later.

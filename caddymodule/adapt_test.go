@@ -161,7 +161,9 @@ var validations = []validation{
 	{"empty secret", []string{"DIR/client_secret", "DIR/empty"}, nil, []string{"account pagero: client_secret: ", "empty"}},
 	{"unset env", []string{"VALIDATE_USERNAME", "VALIDATE_UNSET"}, nil, []string{"account pagero: username: ", "env.VALIDATE_UNSET", "empty"}},
 	{"missing file", []string{"DIR/password", "DIR/absent"}, nil, []string{"account pagero: password: ", "/absent"}},
-	{"no secret", []string{"client_secret {file.DIR/client_secret}", ""}, nil, []string{"account pagero: client_secret is missing"}},
+	{"no secret", []string{"client_secret {file.DIR/client_secret}", ""}, nil, []string{"account pagero: client_secret is missing; add `client_secret {file./run/credentials/client_secret}`, or `client_auth none` if the client is public, at Caddyfile:"}},
+	{"no secret of a confidential provider", []string{"client_secret {file.DIR/client_secret}", "provider pagero"}, nil, []string{"account pagero: client_secret is missing; add `client_secret {file./run/credentials/client_secret}`, at Caddyfile:"}},
+	{"no secret in JSON", nil, []string{`"client_secret":"{file.DIR/client_secret}",`, ""}, []string{"account pagero: client_secret is missing; add `client_secret {file./run/credentials/client_secret}`, or `client_auth none` if the client is public"}},
 	{"no client_id", []string{"client_id id", ""}, nil, []string{"account pagero: client_id"}},
 
 	{"plain token endpoint", []string{"http://AS/token", "http://login.example.com/token"}, nil, []string{"token_endpoint: plain http is accepted on loopback only; use https"}},
@@ -200,9 +202,9 @@ var validations = []validation{
 	{"login without relogin", []string{"grant password {", "on_lost_reply login\n grant password {\n relogin off"}, nil, []string{"grant password with relogin on"}},
 	{"unknown on_lost_reply", nil, []string{`"client_id"`, `"on_lost_reply":"retry","client_id"`}, []string{"on_lost_reply: retry: it must be replay, login or stop"}},
 	{"unknown provider", nil, []string{`"client_id"`, `"provider":"keycloak","client_id"`}, []string{"there are pagero, pagero_legacy"}},
-	{"client_auth not of the provider", []string{"client_id id", "provider pagero_legacy\n client_auth post\n client_id id"}, nil, []string{"client_auth post: it must be one of [basic basic_raw]"}},
-	{"unknown client_auth", nil, []string{`"client_id"`, `"client_auth":"none","client_id"`}, []string{"client_auth none: it must be one of [basic basic_raw post]"}},
-	{"unknown grant", nil, []string{`"type":"password"`, `"type":"device_code"`}, []string{"grant device_code is not supported; there are password"}},
+	{"client_auth not of the provider", []string{"client_id id", "provider pagero_legacy\n client_auth post\n client_id id"}, nil, []string{"account pagero: client_auth post: provider pagero_legacy takes basic, basic_raw, at Caddyfile:19"}},
+	{"unknown client_auth", nil, []string{`"client_id"`, `"client_auth":"digest","client_id"`}, []string{"account pagero: client_auth digest: provider none takes basic, basic_raw, post, private_key_jwt, tls, none"}},
+	{"unknown grant", nil, []string{`"type":"password"`, `"type":"implicit"`}, []string{"unknown grant implicit; there are password, client_credentials, authorization_code, device_code, refresh_token"}},
 	{"refresh_ahead", nil, []string{`"client_id"`, `"refresh_ahead":0.6,"client_id"`}, []string{"refresh_ahead must be above 0 % and at most 50 %"}},
 	{"negative duration", nil, []string{`"client_id"`, `"keep_alive":-1,"client_id"`}, []string{"must not be negative"}},
 	{"reject_status", nil, []string{`"client_id"`, `"reject_status":[500],"client_id"`}, []string{"reject_status 500: it must be between 400 and 499"}},
@@ -214,13 +216,17 @@ var validations = []validation{
 	{"old_key without key", []string{"store memory", "store bbolt {\n old_key {file.DIR/key}\n}"}, nil, []string{"old_key without key"}},
 }
 
-// TestValidate also checks that a validation leaves nothing behind and asks
-// nobody, and that no error holds a secret.
 func TestValidate(t *testing.T) {
 	t.Setenv("VALIDATE_USERNAME", "someone")
+	validateAll(t, validateConfig, validations, map[string]string{"client_secret": "s3cret-of-the-client", "password": "s3cret-of-the-user",
+		"empty": "\n", "key": store.NewKey().Text(), "short": "c2hvcnQtczNjcmV0"})
+}
+
+// validateAll also checks that a validation leaves nothing behind and asks nobody,
+// and that no error holds a secret. The secrets are files in DIR.
+func validateAll(t *testing.T, config string, validations []validation, secrets map[string]string) {
+	t.Helper()
 	dir := t.TempDir()
-	secrets := map[string]string{"client_secret": "s3cret-of-the-client", "password": "s3cret-of-the-user", "empty": "\n",
-		"key": store.NewKey().Text(), "short": "c2hvcnQtczNjcmV0"}
 	for name, text := range secrets {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -233,7 +239,7 @@ func TestValidate(t *testing.T) {
 	before := snapshot(t, dir, caddy.AppConfigDir(), caddy.AppDataDir())
 	for _, v := range validations {
 		t.Run(v.name, func(t *testing.T) {
-			err := v.run(t, places)
+			err := v.run(t, config, places)
 			if err == nil && v.wants != nil {
 				t.Fatalf("it passed; want an error with %q", v.wants)
 			} else if err != nil && v.wants == nil {
@@ -245,7 +251,7 @@ func TestValidate(t *testing.T) {
 				}
 			}
 			for name, text := range secrets {
-				if err != nil && name != "empty" && strings.Contains(err.Error(), text) {
+				if err != nil && strings.TrimSpace(text) != "" && strings.Contains(err.Error(), text) {
 					t.Errorf("the error shows %s: %v", name, err)
 				}
 			}
@@ -262,9 +268,9 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func (v validation) run(t *testing.T, places *strings.Replacer) error {
+func (v validation) run(t *testing.T, config string, places *strings.Replacer) error {
 	t.Helper()
-	config := places.Replace(spoil(t, validateConfig, v.caddyfile))
+	config = places.Replace(spoil(t, config, v.caddyfile))
 	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		return err

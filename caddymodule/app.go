@@ -29,11 +29,19 @@ type App struct {
 	// Where tokens are kept. Default: `{"store": "bbolt"}`.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=bearer.stores inline_key=store"`
 
+	// URL of the portal, where people sign in: that of a site with the handler
+	// bearer_portal, and a path there. Plain http is accepted on loopback only.
+	// Default: none; then people sign in with `caddy bearer login`.
+	Portal string `json:"portal,omitempty"`
+
 	// The accounts by name.
 	Accounts map[string]*Account `json:"accounts,omitempty"`
 
 	ctx     caddy.Context // of Provision; Start gets none
 	lease   lease
+	portal  string          // checked; no slash at its end
+	served  bool            // a site has the portal
+	uses    map[string]bool // accounts that handlers use; true: with /<user>
 	key     string
 	shared  *shared
 	started chan struct{}
@@ -58,8 +66,13 @@ func (app *App) Provision(ctx caddy.Context) error {
 	if len(app.Accounts) == 0 {
 		return errors.New("bearer: no account is configured; add `account <name> { … }`")
 	}
+	if app.Portal != "" {
+		if app.portal, err = portalURL(app.Portal); err != nil {
+			return fmt.Errorf("portal: %w", err)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(app.Accounts)) {
-		a, err := app.Accounts[name].provision(name, app.lease.log)
+		a, err := app.Accounts[name].provision(name, app.portal, app.lease.log)
 		if err != nil {
 			return fmt.Errorf("account %s: %w", name, err)
 		}
@@ -76,6 +89,10 @@ func (app *App) Provision(ctx caddy.Context) error {
 // Start puts this configuration in force.
 func (app *App) Start() error {
 	warnOldToolchain(app.lease.log)
+	app.spread()
+	if app.portal != "" && !app.served {
+		app.lease.log.Warn("there is a portal's URL, but no site with bearer_portal; sign-ins by a browser will end nowhere", "portal", app.portal)
+	}
 	if err := app.shared.activate(app.ctx, &app.lease); err != nil {
 		return err
 	}
@@ -107,16 +124,22 @@ func (app *App) account(name string) *oauth.Account {
 	return app.lease.accounts[i]
 }
 
-// session returns the session of an account, whose name may hold placeholders
-// of the request. Caddy may serve requests before it starts this app: those
-// that need it wait.
-func (app *App) session(r *http.Request, account string) (*oauth.Session, error) {
+// session returns the session of an account and a user, whose names may hold
+// placeholders of the request. Caddy may serve requests before it starts this
+// app: those that need it wait.
+func (app *App) session(r *http.Request, account, user, field string) (*oauth.Session, error) {
+	key := oauth.Key{Account: account}
 	if strings.Contains(account, "{") {
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		account = repl.ReplaceAll(account, "")
+		key.Account = repl.ReplaceAll(account, "")
 	}
-	s, err := app.shared.sessions.Session(r.Context(), account)
-	if err == nil || app.account(account) == nil {
+	if user != "" {
+		if key.User = userOf(r, user, field); key.User == "" {
+			return nil, &oauth.Failure{Err: oauth.ErrUnknownUser}
+		}
+	}
+	s, err := app.shared.sessions.Session(r.Context(), key)
+	if err == nil || app.account(key.Account) == nil {
 		return s, err
 	}
 	select {
@@ -124,7 +147,7 @@ func (app *App) session(r *http.Request, account string) (*oauth.Session, error)
 	case <-app.ctx.Done(): // this configuration is at its end
 	case <-r.Context().Done():
 	}
-	return app.shared.sessions.Session(r.Context(), account)
+	return app.shared.sessions.Session(r.Context(), key)
 }
 
 // appOf returns the app of the configuration that a module belongs to.

@@ -44,7 +44,7 @@ func benchSessions(b *testing.B) *oauth.Sessions {
 		TokenTimeout: time.Second, RequestTimeout: time.Second, DefaultLifetime: time.Hour, OnLostReply: oauth.LostReplay,
 	}})
 	b.Cleanup(func() { _ = ss.Close(context.Background()) })
-	s, _ := ss.Session(b.Context(), "erp")
+	s, _ := ss.Session(b.Context(), oauth.Key{Account: "erp"})
 	if _, err := s.Token(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func BenchmarkTransport(b *testing.B) {
 		HTTPTransport: reverseproxy.HTTPTransport{Transport: instant},
 		Account:       "erp", app: &App{shared: &shared{sessions: benchSessions(b)}}, replayBody: defaultReplayBody,
 	}
-	s, _ := ours.app.shared.sessions.Session(b.Context(), "erp")
+	s, _ := ours.app.shared.sessions.Session(b.Context(), oauth.Key{Account: "erp"})
 	pass := &passage{account: "erp", session: s}
 	ctx := context.WithValue(b.Context(), caddyhttp.VarsCtxKey, map[string]any{passageVar: pass})
 	req := httptest.NewRequest("GET", "http://127.0.0.1:80/", nil).WithContext(ctx)

@@ -19,11 +19,14 @@ func init() {
 	caddy.RegisterModule(new(MemoryStore))
 	caddy.RegisterModule(new(Transport))
 	caddy.RegisterModule(new(Guard))
+	caddy.RegisterModule(new(Portal))
 	caddy.RegisterModule(new(Admin))
 
 	httpcaddyfile.RegisterGlobalOption(appName, parseApp)
 	httpcaddyfile.RegisterHandlerDirective("bearer_guard", parseGuard)
 	httpcaddyfile.RegisterDirectiveOrder("bearer_guard", httpcaddyfile.Before, "tracing")
+	httpcaddyfile.RegisterHandlerDirective("bearer_portal", parsePortal)
+	httpcaddyfile.RegisterDirectiveOrder("bearer_portal", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterDirective("bearer_proxy", parseProxy)
 	httpcaddyfile.RegisterDirectiveOrder("bearer_proxy", httpcaddyfile.Before, "reverse_proxy")
 	for name, instead := range directivesLater {
@@ -36,8 +39,7 @@ func init() {
 
 // directivesLater will be.
 var directivesLater = later{
-	"bearer_portal": "people can't sign in by a browser yet",
-	"bearer_ready":  "ask `caddy bearer status`",
+	"bearer_ready": "ask `caddy bearer status`",
 }
 
 // A parser reads one subdirective; the dispenser is at its name.
@@ -116,7 +118,9 @@ func checked(parse parser, check func() error) parser {
 		if err := parse(d); err != nil {
 			return err
 		}
-		if err := check(); err != nil {
+		if err := check(); err != nil && strings.HasPrefix(err.Error(), name+" ") {
+			return d.Err(err.Error())
+		} else if err != nil {
 			return d.Errf("%s: %v", name, err)
 		}
 		return nil
@@ -184,6 +188,7 @@ func onOff(to **bool) parser {
 // parseApp reads the global option:
 //
 //	bearer {
+//		portal <url>
 //		store bbolt|memory { … }
 //		account <name> { … }
 //	}
@@ -201,13 +206,27 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.ArgErr()
 	}
 	err := block(d, "bearer", map[string]parser{
+		"portal":     app.parsePortal,
 		"store":      app.parseStore,
 		"account...": app.parseAccount,
-	}, later{"portal": "people can't sign in by a browser yet"})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}
 	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func (app *App) parsePortal(d *caddyfile.Dispenser) error {
+	if app.Portal != "" {
+		return d.Errf("bearer: portal is there twice; remove one")
+	}
+	return checked(word(&app.Portal), func() error {
+		if !literal(app.Portal) {
+			return nil
+		}
+		_, err := portalURL(app.Portal)
+		return err
+	})(d)
 }
 
 func (app *App) parseStore(d *caddyfile.Dispenser) error {
@@ -235,9 +254,10 @@ func (app *App) parseStore(d *caddyfile.Dispenser) error {
 // parsers of the guard's options, which bearer_proxy shares.
 func (g *Guard) parsers() map[string]parser {
 	return map[string]parser{
-		"callers":       g.parseCallers,
-		"hosts":         checked(words(&g.Hosts), g.checkHosts),
-		"allow_upgrade": toggle(&g.AllowUpgrade),
+		"callers":          g.parseCallers,
+		"hosts":            checked(words(&g.Hosts), g.checkHosts),
+		"user_from_header": checked(word(&g.UserFromHeader), func() error { return checkUserField(g.UserFromHeader) }),
+		"allow_upgrade":    toggle(&g.AllowUpgrade),
 	}
 }
 
@@ -245,7 +265,6 @@ func (g *Guard) parsers() map[string]parser {
 var guardLater = later{
 	"origins":               "requests of browsers are not told apart yet",
 	"caller_key":            "callers are told apart by their address only; use callers",
-	"user_from_header":      "accounts have no users yet",
 	"strict_paths":          "use Caddy's matchers",
 	"pass_headers":          "only Authorization is taken off",
 	"pass_response_headers": "nothing is taken off the API's answers",
@@ -284,5 +303,7 @@ func parseGuard(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if h.NextArg() {
 		return nil, h.ArgErr()
 	}
-	return g, block(h.Dispenser, "bearer_guard", g.parsers(), guardLater)
+	options := g.parsers()
+	delete(options, "user_from_header") // this form has no user
+	return g, block(h.Dispenser, "bearer_guard", options, guardLater)
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,32 +27,31 @@ func (app *App) parseAccount(d *caddyfile.Dispenser) error {
 	}
 	c := new(Account)
 	err := block(d, "account "+name, map[string]parser{
-		"provider":         checked(c.parseProvider, func() error { _, err := c.preset(); return err }),
-		"client_id":        word(&c.ClientID),
-		"client_secret":    word(&c.ClientSecret),
-		"client_auth":      c.parseClientAuth,
-		"scope":            c.parseScope,
-		"grant":            c.parseGrant,
-		"token_endpoint":   checked(word(&c.TokenEndpoint), c.checkEndpoint),
-		"token_param...":   checked(c.parseTokenParam, c.checkTokenParams),
-		"tls":              c.parseTLS,
-		"http_proxy":       word(&c.HTTPProxy),
-		"upstream":         checked(words(&c.Upstreams), c.checkUpstreams),
-		"refresh_ahead":    c.parseRefreshAhead,
-		"token_timeout":    duration(&c.TokenTimeout),
-		"request_timeout":  duration(&c.RequestTimeout),
-		"keep_alive":       duration(&c.KeepAlive),
-		"refresh_lifetime": duration(&c.RefreshLifetime),
-		"default_lifetime": duration(&c.DefaultLifetime),
-		"on_lost_reply":    checked(word(&c.OnLostReply), c.checkOnLostReply),
-		"reject_status":    c.parseRejectStatus,
-	}, later{
-		"issuer":             "set token_endpoint",
-		"authorize_endpoint": "there is no grant yet that uses it",
-		"device_endpoint":    "there is no grant yet that uses it",
-		"revoke_endpoint":    "tokens can't be revoked yet",
-		"token_body":         "token requests are form-encoded",
-	})
+		"provider":           checked(c.parseProvider, func() error { _, err := c.preset(); return err }),
+		"client_id":          word(&c.ClientID),
+		"client_secret":      word(&c.ClientSecret),
+		"client_auth":        c.parseClientAuth,
+		"scope":              joinedWords(&c.Scope),
+		"grant":              c.parseGrant,
+		"issuer":             word(&c.Issuer),
+		"authorize_endpoint": checked(word(&c.AuthorizeEndpoint), checkEndpoint(&c.AuthorizeEndpoint)),
+		"token_endpoint":     checked(word(&c.TokenEndpoint), checkEndpoint(&c.TokenEndpoint)),
+		"revoke_endpoint":    checked(word(&c.RevokeEndpoint), checkEndpoint(&c.RevokeEndpoint)),
+		"device_endpoint":    checked(word(&c.DeviceEndpoint), checkEndpoint(&c.DeviceEndpoint)),
+		"token_body":         checked(word(&c.TokenBody), c.checkTokenBody),
+		"token_param...":     checked(c.parseTokenParam, c.checkTokenParams),
+		"tls":                c.parseTLS,
+		"http_proxy":         word(&c.HTTPProxy),
+		"upstream":           checked(words(&c.Upstreams), c.checkUpstreams),
+		"refresh_ahead":      c.parseRefreshAhead,
+		"token_timeout":      duration(&c.TokenTimeout),
+		"request_timeout":    duration(&c.RequestTimeout),
+		"keep_alive":         duration(&c.KeepAlive),
+		"refresh_lifetime":   duration(&c.RefreshLifetime),
+		"default_lifetime":   duration(&c.DefaultLifetime),
+		"on_lost_reply":      checked(word(&c.OnLostReply), c.checkOnLostReply),
+		"reject_status":      c.parseRejectStatus,
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -72,27 +72,47 @@ func (app *App) parseAccount(d *caddyfile.Dispenser) error {
 }
 
 func (c *Account) parseProvider(d *caddyfile.Dispenser) error {
-	if !d.Args(&c.Provider) {
+	args := d.RemainingArgs()
+	if len(args) == 0 || len(args) > 2 {
 		return d.ArgErr()
 	}
-	switch c.Provider {
-	case "aidbox", "webmethods", "oidc":
-		return d.Errf("provider %s is not supported by this version; leave it out and set token_endpoint and upstream", c.Provider)
+	if slices.Contains(args, "") {
+		return d.Errf("provider: a value is empty")
+	}
+	c.Provider = args[0]
+	if len(args) == 2 {
+		c.ProviderURL = args[1]
 	}
 	return nil
 }
 
 func (c *Account) parseClientAuth(d *caddyfile.Dispenser) error {
-	if !d.Args(&c.ClientAuth) {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
 		return d.ArgErr()
 	}
-	switch c.ClientAuth {
-	case "basic", "basic_raw", "post":
-		return nil
-	case "private_key_jwt", "tls", "none":
-		return d.Errf("client_auth %s is not supported by this version; there are basic, basic_raw and post", c.ClientAuth)
+	if slices.Contains(args, "") {
+		return d.Errf("client_auth: a value is empty")
 	}
-	return d.Errf("client_auth %s: it must be basic, basic_raw or post", c.ClientAuth)
+	c.ClientAuth, args = args[0], args[1:]
+	switch auth := oauth.ClientAuth(c.ClientAuth); {
+	case !slices.Contains(oauth.AllClientAuths, auth):
+		return d.Errf("client_auth %s: it must be one of %s", auth, joined(oauth.AllClientAuths))
+	case auth == oauth.AuthPrivateKeyJWT && (len(args) == 1 || len(args) == 2):
+		c.ClientKey = args[0]
+		if len(args) == 2 {
+			c.ClientKeyID = args[1]
+		}
+	case auth == oauth.AuthPrivateKeyJWT:
+		return d.Errf("client_auth private_key_jwt needs its key; write `client_auth private_key_jwt <pem file> [<key id>]`")
+	case auth == oauth.AuthTLS && len(args) == 2:
+		c.ClientCertificate, c.ClientKey = args[0], args[1]
+	case auth == oauth.AuthTLS:
+		return d.Errf("client_auth tls needs a certificate and its key; write `client_auth tls <certificate file> <key file>`")
+	case len(args) > 0:
+		return d.Errf("client_auth %s takes no argument", auth)
+	}
+	return nil
 }
 
 func (c *Account) parseTLS(d *caddyfile.Dispenser) error {
@@ -109,13 +129,16 @@ func (c *Account) parseTLS(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (c *Account) parseScope(d *caddyfile.Dispenser) error {
-	var args []string
-	if err := words(&args)(d); err != nil {
-		return err
+// joinedWords reads words that the protocol parts by spaces.
+func joinedWords(to *string) parser {
+	return func(d *caddyfile.Dispenser) error {
+		var args []string
+		if err := words(&args)(d); err != nil {
+			return err
+		}
+		*to = strings.Join(args, " ")
+		return nil
 	}
-	c.Scope = strings.Join(args, " ")
-	return nil
 }
 
 func (c *Account) parseTokenParam(d *caddyfile.Dispenser) error {
@@ -164,25 +187,40 @@ func (c *Account) parseGrant(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	c.Grant = g
+	var options map[string]parser
 	switch g.Type {
 	case "password":
-	case "client_credentials", "refresh_token":
-		return nil
-	case "authorization_code", "device_code":
-		return d.Errf("grant %s is not supported by this version; there are %s", g.Type, grantTypes)
-	default:
-		return d.Errf("unknown grant %s; there are %s", g.Type, grantTypes)
+		options = map[string]parser{
+			"username":    word(&g.Username),
+			"password":    word(&g.Password),
+			"relogin":     onOff(&g.Relogin),
+			"secure_code": checked(word(&g.SecureCode), checkURI(&g.SecureCode)),
+		}
+	case "authorization_code":
+		options = map[string]parser{
+			"redirect_uri":      checked(word(&g.RedirectURI), checkURI(&g.RedirectURI)),
+			"omit_redirect_uri": toggle(&g.OmitRedirectURI),
+			"pkce":              checked(word(&g.PKCE), g.checkPKCE),
+			"prompt":            joinedWords(&g.Prompt),
+		}
 	}
-	err := block(d, "grant password", map[string]parser{
-		"username": word(&g.Username),
-		"password": word(&g.Password),
-		"relogin":  onOff(&g.Relogin),
-	}, later{"secure_code": "sign-ins are made with the password alone"})
-	if err != nil {
-		return err
+	if options != nil {
+		if err := block(d, "grant "+g.Type, options, nil); err != nil {
+			return err
+		}
 	}
-	if g.Username == "" || g.Password == "" {
-		return d.Errf("grant password needs username and password, each on its own line")
+	if err := g.check(); err != nil {
+		return d.Err(err.Error())
 	}
 	return nil
+}
+
+// checkURI says early what provision would say later.
+func checkURI(text *string) func() error {
+	return func() error {
+		if !literal(*text) {
+			return nil
+		}
+		return checkRedirectURI(*text)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -30,7 +31,7 @@ the default one.
 
 Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(statusCommand(),
+			cmd.AddCommand(statusCommand(), loginCommand(), logoutCommand(),
 				actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token"),
 				actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again"),
 				importCommand(), sandboxCommand())
@@ -93,11 +94,16 @@ func answerText(text string) string {
 
 func statusCommand() *cobra.Command {
 	cmd := adminFlags(&cobra.Command{
-		Use:   "status [--json]",
-		Short: "Shows the condition of every account",
-		RunE: run(0, func(fl caddycmd.Flags, _ []string) (int, error) {
+		Use:   "status [<account>[/<user>]] [--json]",
+		Short: "Shows the condition of every account, or of one",
+		RunE: run(-1, func(fl caddycmd.Flags, args []string) (int, error) {
 			var st statusJSON
-			if err := ask(fl, "GET", "/bearer/status", nil, &st); err != nil {
+			uri := "/bearer/status"
+			if len(args) > 0 {
+				key := bodyOf(args[0])
+				uri += "?" + url.Values{"account": {key.Account}, "user": {key.User}}.Encode()
+			}
+			if err := ask(fl, "GET", uri, nil, &st); err != nil {
 				return exitFailed, err
 			}
 			if fl.Bool("json") {
@@ -116,12 +122,12 @@ func statusCommand() *cobra.Command {
 	return cmd
 }
 
-// run wraps a command that takes n arguments.
+// run wraps a command that takes n arguments; -1: none or one.
 func run(n int, f func(caddycmd.Flags, []string) (int, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		cmd.SilenceUsage = true
 		return caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
-			if len(args) != n {
+			if len(args) != n && (n >= 0 || len(args) > 1) {
 				return exitWrongUse, fmt.Errorf("wrong number of arguments; usage: %s", cmd.UseLine())
 			}
 			return f(fl, args)
@@ -141,7 +147,7 @@ func exitOf(st statusJSON) (int, error) {
 		default:
 			code = max(code, exitFailed)
 		}
-		bad = append(bad, a.Account)
+		bad = append(bad, a.name())
 	}
 	if code == exitFine {
 		return code, nil
@@ -154,6 +160,10 @@ func printStatus(w io.Writer, st statusJSON, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ACCOUNT\tSTATE\tTOKEN\tREFRESH TOKEN\tLAST REFRESH\tGRANT")
 	for _, a := range st.Accounts {
+		if a.Users != nil {
+			fmt.Fprintf(tw, "%s/…\t%d users\t\t\t\t%s\n", a.Account, *a.Users, a.Grant)
+			continue
+		}
 		token := "none"
 		if !a.Expires.IsZero() {
 			token = "for " + span(a.Expires.Sub(now))
@@ -169,7 +179,7 @@ func printStatus(w io.Writer, st statusJSON, now time.Time) error {
 		if !a.Refreshed.IsZero() {
 			last = span(now.Sub(a.Refreshed)) + " ago"
 		}
-		fmt.Fprintln(tw, strings.Join([]string{a.Account, string(a.State), token, refresh, last, a.Grant}, "\t"))
+		fmt.Fprintln(tw, strings.Join([]string{a.name(), string(a.State), token, refresh, last, a.Grant}, "\t"))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -177,13 +187,13 @@ func printStatus(w io.Writer, st statusJSON, now time.Time) error {
 	fmt.Fprintf(w, "\nstore: %s\n", st.Store)
 	for _, a := range st.Accounts {
 		if a.Unsaved {
-			fmt.Fprintf(w, "%s: the newest tokens are in memory only, because the store can't be written; don't stop the server\n", a.Account)
+			fmt.Fprintf(w, "%s: the newest tokens are in memory only, because the store can't be written; don't stop the server\n", a.name())
 		}
 		if a.Detail != "" {
-			fmt.Fprintf(w, "%s: %s\n", a.Account, a.Detail)
+			fmt.Fprintf(w, "%s: %s\n", a.name(), a.Detail)
 		}
 		if wait := a.RetryAt.Sub(now); wait > 0 {
-			fmt.Fprintf(w, "%s: next attempt in %s\n", a.Account, span(wait))
+			fmt.Fprintf(w, "%s: next attempt in %s\n", a.name(), span(wait))
 		}
 	}
 	return nil
@@ -205,10 +215,10 @@ func span(d time.Duration) string {
 // actionCommand is one that does something with an account.
 func actionCommand(name, short, uri, done string) *cobra.Command {
 	return adminFlags(&cobra.Command{
-		Use:   name + " <account>",
+		Use:   name + " <account>[/<user>]",
 		Short: short,
 		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
-			return act(fl, uri, actionJSON{Account: args[0]}, done)
+			return act(fl, uri, bodyOf(args[0]), done)
 		}),
 	})
 }
@@ -226,13 +236,13 @@ func act(fl caddycmd.Flags, uri string, body actionJSON, done string) (int, erro
 	if st.State == oauth.StateRefused {
 		done = "has no tokens any more; its credentials stay refused until they change"
 	}
-	fmt.Printf("%s %s\n", st.Account, done)
+	fmt.Printf("%s %s\n", st.name(), done)
 	return exitFine, nil
 }
 
 func importCommand() *cobra.Command {
 	return adminFlags(&cobra.Command{
-		Use:   "import <account>",
+		Use:   "import <account>[/<user>]",
 		Short: "Gives an account a refresh token from elsewhere",
 		Long: `Gives an account the refresh token of an integration that is moved here, in place
 of what it has; if the server refuses it, the account keeps what it had. It is read from standard input, one line, and spent at once: stop
@@ -242,7 +252,9 @@ the other integration first, because from then on its token is dead.`,
 			if err != nil {
 				return exitWrongUse, err
 			}
-			return act(fl, "/bearer/import", actionJSON{Account: args[0], RefreshToken: token}, "has new tokens, and the imported refresh token is spent")
+			body := bodyOf(args[0])
+			body.RefreshToken = token
+			return act(fl, "/bearer/import", body, "has new tokens, and the imported refresh token is spent")
 		}),
 	})
 }

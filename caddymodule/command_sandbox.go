@@ -24,17 +24,19 @@ func sandboxCommand() *cobra.Command {
 		fmt.Fprintf(&faults, "  %-26s %s\n", f.Name, f.Description)
 	}
 	cmd := &cobra.Command{
-		Use:   "sandbox [--listen <address>] [--token-lifetime <duration>] [--fault <name>[:<times>]]...",
+		Use:   "sandbox [--listen <address>] [--grant <type>] [--token-lifetime <duration>] [--fault <name>[:<times>]]...",
 		Short: "Runs an authorization server, an API and a proxy to try it all",
 		Long: `Runs, in this process and with nothing else to install, an authorization server
 in the shape of Pagero Online's, an API behind it, and a site that proxies to the
-API with a token. It prints a command to try. Nothing is kept.
+API with a token. It prints a command to try. Nothing is kept. With the grants
+authorization_code and device_code you are the person who signs in, on a portal.
 
 A fault is played at each request that it fits, or so many times. Faults:
 ` + faults.String(),
 		RunE: run(0, func(fl caddycmd.Flags, _ []string) (int, error) { return runSandbox(fl) }),
 	}
 	cmd.Flags().String("listen", "127.0.0.1:8080", "Address of the proxy; on loopback")
+	cmd.Flags().String("grant", "password", "Grant of the account: password, authorization_code or device_code")
 	cmd.Flags().Duration("token-lifetime", 10*time.Minute, "Lifetime of access tokens")
 	cmd.Flags().StringArray("fault", nil, "Fault to play, as name or name:times; may be repeated")
 	return cmd
@@ -44,6 +46,10 @@ func runSandbox(fl caddycmd.Flags) (int, error) {
 	listen := fl.String("listen")
 	if host, _, err := net.SplitHostPort(listen); err != nil || !loopback(host) {
 		return exitWrongUse, fmt.Errorf("--listen %s: it must be a loopback address with a port, such as 127.0.0.1:8080", listen)
+	}
+	grant, ok := sandboxGrants[fl.String("grant")]
+	if !ok {
+		return exitWrongUse, fmt.Errorf("--grant %s: it must be password, authorization_code or device_code", fl.String("grant"))
 	}
 	// Caddy shares a port with whoever else shares it; here that would be a
 	// surprise.
@@ -72,12 +78,15 @@ func runSandbox(fl caddycmd.Flags) (int, error) {
 		return exitFailed, err
 	}
 	caddy.OnExit(func(context.Context) { _ = os.RemoveAll(dir) })
-	if err := startSandboxProxy(dir, listen, servers); err != nil {
+	if err := startSandboxProxy(dir, listen, grant, servers); err != nil {
 		_ = os.RemoveAll(dir)
 		return exitFailed, fmt.Errorf("starting the proxy: %w", err)
 	}
-	fmt.Printf(sandboxText, servers.AuthorizationServerURL, fl.Duration("token-lifetime"), servers.APIURL, listen,
-		listen, "unix/"+filepath.Join(dir, "admin.sock"), servers.AuthorizationServerURL, servers.AuthorizationServerURL)
+	fmt.Printf(sandboxText, servers.AuthorizationServerURL, fl.Duration("token-lifetime"), servers.APIURL, listen)
+	if fl.String("grant") != "password" {
+		fmt.Printf(sandboxPortalText, listen)
+	}
+	fmt.Printf(sandboxTryText, listen, "unix/"+filepath.Join(dir, "admin.sock"), servers.AuthorizationServerURL, servers.AuthorizationServerURL)
 	caddy.TrapSignals()
 	select {}
 }
@@ -86,7 +95,15 @@ const sandboxText = `
   authorization server  %s (tokens live %s)
   API                   %s (refuses calls without a token)
   proxy                 http://%s (puts the token on)
+`
 
+const sandboxPortalText = `
+Sign in first, as sandbox-user with sandbox-password:
+
+http://%s/bearer
+`
+
+const sandboxTryText = `
 Call the API as an application that knows nothing of OAuth:
 
 curl http://%s/document/v1/documents
@@ -118,14 +135,16 @@ func playFault(sb *sandbox.Sandbox, text string) error {
 }
 
 // startSandboxProxy starts Caddy with a configuration as an operator writes it.
-func startSandboxProxy(dir, listen string, servers *sandbox.Servers) error {
+func startSandboxProxy(dir, listen, grant string, servers *sandbox.Servers) error {
 	for name, secret := range map[string]string{"client_secret": "sandbox-secret", "password": "sandbox-password"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(secret), 0o600); err != nil {
 			return err
 		}
 	}
 	host, port, _ := net.SplitHostPort(listen)
-	config := fmt.Sprintf(sandboxCaddyfile, dir, dir, dir, servers.AuthorizationServerURL, strings.TrimPrefix(servers.APIURL, "http://"), port, host, servers.APIURL)
+	config := strings.ReplaceAll(sandboxCaddyfile, "GRANT", grant)
+	config = strings.NewReplacer("DIR", dir, "SERVER", servers.AuthorizationServerURL, "LISTEN", listen,
+		"HOST", host, "PORT", port, "API", servers.APIURL, "UPSTREAM", strings.TrimPrefix(servers.APIURL, "http://")).Replace(config)
 	json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
 	if err != nil {
 		return err
@@ -133,13 +152,23 @@ func startSandboxProxy(dir, listen string, servers *sandbox.Servers) error {
 	return caddy.Load(json, true)
 }
 
+// sandboxGrants are the grants that can be tried, as they are written.
+var sandboxGrants = map[string]string{
+	"password": `grant password {
+				username sandbox-user
+				password {file.DIR/password}
+			}`,
+	"authorization_code": "grant authorization_code",
+	"device_code":        "grant device_code",
+}
+
 const sandboxCaddyfile = `{
-	admin unix/%s/admin.sock
+	admin unix/DIR/admin.sock
 	persist_config off
 	grace_period 5s
 	log {
 		format console
-		include bearer http.handlers.bearer_guard http.log.error
+		include bearer http.handlers.bearer_guard http.handlers.bearer_portal http.log.error
 	}
 	servers {
 		timeouts {
@@ -148,22 +177,25 @@ const sandboxCaddyfile = `{
 		}
 	}
 	bearer {
+		portal http://LISTEN/bearer
 		store memory
 		account sandbox {
 			client_id sandbox-client
-			client_secret {file.%s/client_secret}
-			grant password {
-				username sandbox-user
-				password {file.%s/password}
-			}
-			token_endpoint %s/oauth/v2/oauth-token
-			upstream %s
+			client_secret {file.DIR/client_secret}
+			GRANT
+			authorize_endpoint SERVER/oauth/v2/oauth-authorize
+			token_endpoint SERVER/oauth/v2/oauth-token
+			revoke_endpoint SERVER/oauth/v2/oauth-revoke
+			device_endpoint SERVER/oauth/v2/oauth-device
+			issuer SERVER/oauth/v2/oauth-anonymous
+			upstream UPSTREAM
 		}
 	}
 }
 
-http://:%s {
-	bind %s
-	bearer_proxy sandbox %s
+http://:PORT {
+	bind HOST
+	bearer_portal
+	bearer_proxy sandbox API
 }
 `

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -34,6 +33,16 @@ type Guard struct {
 	// With it, a missing token is answered here and doesn't count against the
 	// upstream. Default: none; then the transport answers.
 	Account string `json:"account,omitempty"`
+
+	// The user whose token the request will carry, where the account has one
+	// session per user; a placeholder that the proxy has verified, such as
+	// `{http.auth.user.id}`. A request without a user is refused. Default: none;
+	// the account has one session.
+	User string `json:"user,omitempty"`
+
+	// Header field that may name the user, as `{http.request.header.<field>}`:
+	// only where forward_auth, or a proxy in front, deletes and sets it.
+	UserFromHeader string `json:"user_from_header,omitempty"`
 
 	// Addresses that may call, as CIDR or IP: compared with Caddy's client_ip.
 	// Default: loopback and Unix sockets, of requests without forwarding
@@ -63,7 +72,10 @@ func (g *Guard) Provision(ctx caddy.Context) (err error) {
 	if g.app, err = appOf(ctx); err != nil {
 		return err
 	}
-	if err := knownAccount(g.app, g.Account); err != nil {
+	if err := g.app.use(g.Account, g.User != ""); err != nil {
+		return err
+	}
+	if err := checkUser(ctx, g.User, g.UserFromHeader); err != nil {
 		return err
 	}
 	for _, c := range g.Callers {
@@ -97,28 +109,14 @@ func (g *Guard) checkHosts() error {
 // exposure refuses a site that others can reach while nothing says who may
 // call: it would be open to nobody, which its operator surely didn't mean.
 func (g *Guard) exposure(ctx caddy.Context) error {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || len(g.callers) > 0 {
+	if len(g.callers) > 0 {
 		return nil
 	}
-	for _, l := range server.Listen {
-		a, err := caddy.ParseNetworkAddress(l)
-		if err != nil || a.IsUnixNetwork() || a.IsFdNetwork() || loopback(a.Host) {
-			continue
-		}
+	if l := publicListener(ctx); l != "" {
 		return fmt.Errorf("the site listens on %s, beyond this machine, but nothing says who may call; "+
 			"add `bind 127.0.0.1 [::1]` to the site, or `callers <address or CIDR>...` to bearer_proxy or bearer_guard", l)
 	}
 	return nil
-}
-
-// knownAccount refuses the name of an account that isn't configured. Names
-// with placeholders are looked up per request.
-func knownAccount(app *App, name string) error {
-	if name == "" || strings.Contains(name, "{") || app.account(name) != nil {
-		return nil
-	}
-	return fmt.Errorf("account %s is not configured; add `account %s { … }` to the global option bearer", name, name)
 }
 
 // passageVar is where the guard leaves the proof that it let a request pass.
@@ -127,8 +125,8 @@ const passageVar = "bearer.passage"
 // A passage is that proof. Only the guard makes one: its type has no form that
 // a configuration could write.
 type passage struct {
-	account string         // as configured in the guard; may be empty
-	session *oauth.Session // of the account; nil without one
+	account, user string         // as configured in the guard; may be empty
+	session       *oauth.Session // of the account and user; nil without one
 }
 
 // ServeHTTP lets the request pass or answers it.
@@ -139,14 +137,15 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		p.write(w)
 		return nil
 	}
-	pass := passage{account: g.Account}
+	dropPortalCookies(r.Header)
+	pass := passage{account: g.Account, user: g.User}
 	if g.Account != "" {
 		var err error
-		if pass.session, err = g.app.session(r, g.Account); err == nil {
+		if pass.session, err = g.app.session(r, g.Account, g.User, g.UserFromHeader); err == nil {
 			_, err = pass.session.Token(r.Context())
 		}
 		if err != nil {
-			tokenProblem(err, time.Now()).write(w)
+			g.noToken(w, r, err)
 			return nil
 		}
 	}
@@ -157,6 +156,19 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		w.Header().Set(errorHeader, "upstream_unreachable")
 	}
 	return err
+}
+
+// noToken answers a request that there is no token for. A browser that a
+// person navigates is sent to the portal, where they can log in.
+func (g *Guard) noToken(w http.ResponseWriter, r *http.Request, err error) {
+	p := g.app.tokenProblem(err)
+	if p.Portal != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" {
+		w.Header().Set(errorHeader, p.Code)
+		w.Header().Set("Cache-Control", "no-store")
+		http.Redirect(w, r, p.Portal, http.StatusSeeOther)
+		return
+	}
+	p.write(w)
 }
 
 // refuse decides whether a request is refused, and how. The cheapest and the

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
@@ -25,6 +26,8 @@ type problem struct {
 	Title  string `json:"title"`
 	// Detail says what to do.
 	Detail string `json:"detail,omitempty"`
+	// Portal is where a person can log in.
+	Portal string `json:"portal,omitempty"`
 
 	retryAfter time.Duration // told if above 0
 	header     http.Header   // further fields
@@ -63,6 +66,9 @@ func tokenProblem(err error, now time.Time) problem {
 		p.retryAfter = max(f.RetryAt.Sub(now), time.Second)
 	case errors.Is(err, oauth.ErrLoginRequired):
 		p.Code, p.Title = "login_required", "A person has to log in"
+		if f.Hint != "" {
+			p.Detail = strings.TrimPrefix(p.Detail+"; "+f.Hint, "; ")
+		}
 	case errors.Is(err, oauth.ErrCredentialsRejected):
 		p.Code, p.Title = "credentials_rejected", "The authorization server refused the credentials"
 	case errors.Is(err, oauth.ErrMisconfigured):
@@ -71,8 +77,19 @@ func tokenProblem(err error, now time.Time) problem {
 		p.Status, p.Code, p.Title = 504, "token_timeout", "Waiting for a token took too long"
 	case errors.Is(err, oauth.ErrUnknownAccount):
 		return refusal("unknown_account", "the account is not configured; configured ones are listed by `caddy bearer status`")
+	case errors.Is(err, oauth.ErrUnknownUser):
+		return refusal("unknown_account", "the account has one session per user, and the proxy doesn't know who this is; put basic_auth, forward_auth or a client certificate in front")
 	default: // oauth.ErrStoreUnavailable: its detail names files
 		p.Code, p.Title, p.Detail = "store_unavailable", "The token store is not available", "the server's log and `caddy bearer status` say why"
+	}
+	return p
+}
+
+// tokenProblem is the problem with where a person can mend it.
+func (app *App) tokenProblem(err error) problem {
+	p := tokenProblem(err, time.Now())
+	if p.Code == "login_required" && app.portal != "" {
+		p.Portal = app.portal + "/"
 	}
 	return p
 }
@@ -93,8 +110,11 @@ func (p problem) fields(body []byte) http.Header {
 }
 
 func (p problem) body() []byte {
-	body, _ := json.Marshal(p) // plain fields: can't fail
-	return append(body, '\n')
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // it's no HTML, and people read it
+	_ = enc.Encode(p)        // plain fields: can't fail
+	return b.Bytes()
 }
 
 // write answers a request.

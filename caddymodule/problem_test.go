@@ -97,7 +97,7 @@ func TestProblemRefusals(t *testing.T) {
 // As a handler and as a transport, the answer is the same.
 func TestProblemAnswer(t *testing.T) {
 	t.Parallel()
-	const body = `{"status":403,"code":"host_refused","title":"No","detail":"add \u003cthis\u003e: \"x\""}` + "\n"
+	const body = `{"status":403,"code":"host_refused","title":"No","detail":"add <this>: \"x\""}` + "\n"
 	p := problem{Status: 403, Code: "host_refused", Title: "No", Detail: `add <this>: "x"`, retryAfter: 1500 * time.Millisecond,
 		header: http.Header{"Www-Authenticate": {"Basic"}}}
 	w := httptest.NewRecorder()

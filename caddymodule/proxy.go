@@ -11,16 +11,19 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/dustin/go-humanize"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 // parseProxy reads the directive bearer_proxy: a guard, and a reverse_proxy
 // with the transport bearer behind it.
 //
-//	bearer_proxy [<matcher>] <account> [<upstreams...>] {
-//		callers       <cidr...|private_ranges>
-//		hosts         <name...>
+//	bearer_proxy [<matcher>] <account>[/<user>] [<upstreams...>] {
+//		callers          <cidr...|private_ranges>
+//		hosts            <name...>
+//		user_from_header <field>
 //		allow_upgrade
-//		replay_body   <size>
+//		replay_body      <size>
 //		# and every subdirective of reverse_proxy; the options of a
 //		# `transport http { … }` go to our transport
 //	}
@@ -82,11 +85,12 @@ func splitProxy(segment []caddyfile.Token, here *caddyfile.Dispenser) (proxyPart
 	if len(args) == 0 || args[0].Text == "" {
 		return p, here.Errf("bearer_proxy: which account? write `bearer_proxy <account>`")
 	}
-	account, err := accountArg(args[0].Text)
+	account, user, err := accountArg(args[0].Text)
 	if err != nil {
 		return p, here.Errf("bearer_proxy %s: %v", args[0].Text, err)
 	}
 	p.guard.Account, p.transport.Account = account, account
+	p.guard.User, p.transport.User = user, user
 	p.head = append(p.head, args[1:]...)
 	p.upstreams = len(args) > 1
 	if len(segment) > 1+len(args) {
@@ -98,6 +102,7 @@ func splitProxy(segment []caddyfile.Token, here *caddyfile.Dispenser) (proxyPart
 	if len(p.block) > 0 {
 		p.block = append(p.block, segment[len(segment)-1])
 	}
+	p.transport.UserFromHeader = p.guard.UserFromHeader
 	return p, nil
 }
 
@@ -159,26 +164,33 @@ func (t *Transport) parseCompression(segment []caddyfile.Token) error {
 	return nil
 }
 
-// accountArg reads <account>: a name, or placeholders. A user after a slash is
-// for later.
-func accountArg(text string) (string, error) {
+// accountArg reads <account>[/<user>]: names, or placeholders, parted at the
+// first slash outside of braces.
+func accountArg(text string) (account, user string, err error) {
+	account = text
 	braces := 0
-	for _, c := range text {
+	for i, c := range text {
 		switch {
 		case c == '{':
 			braces++
 		case c == '}':
 			braces--
-		case braces > 0:
-		case c == ':':
-			return "", errText("the account comes before the upstreams")
-		case c == '/' && strings.HasPrefix(text, "unix/"):
-			return "", errText("the account comes before the upstreams")
+		case braces > 0 || user != "":
+		case c == '/' && strings.HasPrefix(text, "unix/"), c == ':':
+			return "", "", errText("the account comes before the upstreams")
+		case c == '/' && (i == 0 || i == len(text)-1):
+			return "", "", errText("write <account>/<user>, such as erp/{http.auth.user.id}")
 		case c == '/':
-			return "", errText("sessions per user are not supported by this version; name the account alone")
+			account, user = text[:i], text[i+1:]
+		}
+		if braces < 0 {
+			break
 		}
 	}
-	return text, nil
+	if braces != 0 {
+		return "", "", errText("its braces don't match; write a placeholder such as {http.auth.user.id}")
+	}
+	return account, user, nil
 }
 
 // sameLine is a token of another text in the place of t, so that errors name
@@ -229,6 +241,9 @@ func defaultUpstream(h httpcaddyfile.Helper, account string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if p.Upstream == "" && p.Argument == oauth.BaseArgument {
+		return "", errText("the base URL of the account's provider is a placeholder, so the API must be named: " + hint)
+	}
 	if p.Upstream == "" {
 		return "", errText("the account has no provider that knows its API: " + hint)
 	}
@@ -255,7 +270,8 @@ func (t *Transport) parseReplayBody(d *caddyfile.Dispenser) error {
 
 // UnmarshalCaddyfile reads the transport in its long form:
 //
-//	transport bearer <account> {
+//	transport bearer <account>[/<user>] {
+//		user_from_header <field>
 //		replay_body <size>
 //		unguarded
 //		# and every option of the transport http
@@ -266,11 +282,14 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d = caddyfile.NewDispenser(segment)
 	d.Next()
 	args := d.RemainingArgs()
-	if len(args) != 1 || args[0] == "" {
+	if len(args) == 0 || args[0] == "" {
 		return d.Errf("transport bearer: which account? write `transport bearer <account>`")
 	}
+	if len(args) > 1 {
+		return d.Errf("transport bearer takes one argument: <account> or <account>/<user>")
+	}
 	var err error
-	if t.Account, err = accountArg(args[0]); err != nil {
+	if t.Account, t.User, err = accountArg(args[0]); err != nil {
 		return d.Errf("transport bearer %s: %v", args[0], err)
 	}
 	rest := []caddyfile.Token{sameLine(segment[0], "http")}
@@ -280,19 +299,22 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := t.parseCompression(segment); err != nil {
 		return err
 	}
-	unguarded := false
+	ours := map[string]parser{
+		"replay_body":      t.parseReplayBody,
+		"unguarded":        toggle(&t.Unguarded),
+		"user_from_header": checked(word(&t.UserFromHeader), func() error { return checkUserField(t.UserFromHeader) }),
+	}
+	seen := map[string]bool{}
 	for d.NextBlock(0) {
 		name := d.Val()
 		switch {
-		case name == "replay_body" && t.ReplayBody == nil:
-			err = t.parseReplayBody(d)
-		case name == "unguarded" && !unguarded:
-			unguarded = true
-			err = toggle(&t.Unguarded)(d)
-		case name == "replay_body" || name == "unguarded":
+		case ours[name] == nil:
+			rest = append(rest, d.NextSegment()...)
+		case seen[name]:
 			err = d.Errf("transport bearer: %s is there twice; remove one", name)
 		default:
-			rest = append(rest, d.NextSegment()...)
+			seen[name] = true
+			err = ours[name](d)
 		}
 		if err != nil {
 			return err

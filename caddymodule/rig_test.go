@@ -193,7 +193,7 @@ func (r *rig) session() *oauth.Session {
 	if err != nil {
 		r.Fatal(err)
 	}
-	s, err := app.shared.sessions.Session(context.Background(), "erp")
+	s, err := app.shared.sessions.Session(context.Background(), oauth.Key{Account: "erp"})
 	if err != nil {
 		r.Fatal(err)
 	}

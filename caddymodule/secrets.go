@@ -2,7 +2,10 @@ package caddymodule
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 	"sync/atomic"
 
@@ -24,6 +27,14 @@ func resolve(text string) (string, error) {
 	return v, nil
 }
 
+// resolveSome is resolve for a value that may be left out.
+func resolveSome(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	return resolve(text)
+}
+
 // literal reports whether a value has no placeholder: then it is in the
 // configuration in clear.
 func literal(text string) bool { return !strings.Contains(text, "{") }
@@ -41,11 +52,42 @@ func secret(name, text string, log *slog.Logger) (oauth.SecretFunc, error) {
 			"use {file./path/to/file} or {env.NAME} ({$NAME} is filled in too early)", "option", name)
 		return oauth.Fixed(v), nil
 	}
+	return rereading(name, log, func() (string, error) { return resolve(text) })
+}
+
+// pemSecret is a secret in PEM form: the name of a file, or the text itself.
+func pemSecret(name, text string, log *slog.Logger) (oauth.SecretFunc, error) {
+	if literal(text) && strings.Contains(text, "-----BEGIN") {
+		return secret(name, text, log)
+	}
+	return rereading(name, log, func() (string, error) {
+		v, err := resolve(text)
+		if err != nil || strings.Contains(v, "-----BEGIN") {
+			return v, err
+		}
+		pem, err := os.ReadFile(v)
+		var unread *fs.PathError
+		switch {
+		case errors.As(err, &unread) && !literal(text): // v may be a key in another form, or another secret
+			err = fmt.Errorf("what the placeholder holds is neither PEM nor the name of a file that can be read: %w", unread.Err)
+		case err == nil && len(pem) == 0:
+			err = errors.New("it is empty")
+		}
+		return string(pem), err
+	})
+}
+
+// rereading reads a secret now, and again each time.
+func rereading(name string, log *slog.Logger, read func() (string, error)) (oauth.SecretFunc, error) {
+	v, err := read()
+	if err != nil {
+		return nil, err
+	}
 	var last atomic.Pointer[string]
 	var warned atomic.Bool
 	last.Store(&v)
 	return func() oauth.Secret {
-		v, err := resolve(text)
+		v, err := read()
 		if err == nil {
 			last.Store(&v)
 			warned.Store(false)

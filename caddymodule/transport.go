@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -38,6 +37,12 @@ type Transport struct {
 	// Name of the account; may hold placeholders. An account that isn't
 	// configured is refused.
 	Account string `json:"account,omitempty"`
+
+	// The user whose token it is, as in the guard.
+	User string `json:"user,omitempty"`
+
+	// Header field that may name the user, as in the guard.
+	UserFromHeader string `json:"user_from_header,omitempty"`
 
 	// How many bytes of a request's body are kept, as they pass, to send it
 	// once more after a refusal. 0 never sends a request with a body again.
@@ -69,7 +74,10 @@ func (t *Transport) Provision(ctx caddy.Context) (err error) {
 	if t.app, err = appOf(ctx); err != nil {
 		return err
 	}
-	if err := knownAccount(t.app, t.Account); err != nil {
+	if err := t.app.use(t.Account, t.User != ""); err != nil {
+		return err
+	}
+	if err := checkUser(ctx, t.User, t.UserFromHeader); err != nil {
 		return err
 	}
 	if err := t.checkProxy(); err != nil {
@@ -182,7 +190,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	token, err := s.Token(req.Context())
 	if err != nil {
-		return tokenProblem(err, time.Now()).response(req), nil
+		return t.app.tokenProblem(err).response(req), nil
 	}
 	return t.send(req, s, token)
 }
@@ -198,12 +206,12 @@ func (t *Transport) session(req *http.Request) (*oauth.Session, *problem, bool) 
 	case pass == nil && !t.Unguarded:
 		p := refusal("caller_refused", "no guard let this request pass; use bearer_proxy, put bearer_guard in front, or add the line: unguarded")
 		return nil, &p, false
-	case pass != nil && pass.session != nil && pass.account == t.Account:
+	case pass != nil && pass.session != nil && pass.account == t.Account && pass.user == t.User:
 		return pass.session, nil, true
 	}
-	s, err := t.app.session(req, t.Account)
+	s, err := t.app.session(req, t.Account, t.User, t.UserFromHeader)
 	if err != nil {
-		p := tokenProblem(err, time.Now())
+		p := t.app.tokenProblem(err)
 		return nil, &p, false
 	}
 	return s, nil, true
@@ -227,6 +235,10 @@ func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token
 		return res, nil
 	}
 	next, err := s.Token(req.Context())
+	if err != nil && s.Current() == nil && req.Context().Err() == nil {
+		discard(res) // the refusal of a token that is no more says less
+		return t.app.tokenProblem(err).response(req), nil
+	}
 	if err != nil || next == token || !again.canReplay() {
 		return res, nil
 	}
@@ -248,7 +260,7 @@ func (t *Transport) check(req *http.Request) (*http.Response, error) {
 	var authorization []string
 	dial, tls := dialled(req), t.tlsFor(req)
 	s := t.app.shared.sessions.All()[t.Account]
-	if s != nil && allowed(s.Account().Upstreams, dial, tls) && plainUpstream(dial, tls, t.unverified()) == nil {
+	if s != nil && t.User == "" && allowed(s.Account().Upstreams, dial, tls) && plainUpstream(dial, tls, t.unverified()) == nil {
 		if token := s.Current(); token != nil {
 			authorization = token.Authorization()
 		}

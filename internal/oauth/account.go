@@ -13,6 +13,8 @@ type Account struct {
 	Name   string
 	Client Client
 	Grant  Grant
+	// PerUser: it has one session per user, and none of its own.
+	PerUser bool
 	// Scope is what the token requests ask for (RFC 6749 §3.3); may be empty.
 	Scope string
 
@@ -48,16 +50,46 @@ func (a *Account) now() *Account {
 
 // A Client is our registration at an authorization server, and the way there.
 type Client struct {
-	ID     string
-	Secret SecretFunc // nil for a client without one
+	ID string
+	// Secret is what the client proves itself with: its secret, or in PEM form
+	// its private key (private_key_jwt), or its certificate and key (tls). Nil
+	// for a public client.
+	Secret SecretFunc
 	Auth   ClientAuth
+	// KeyID is the kid of assertions (RFC 7515 §4.1.4); may be empty.
+	KeyID string
 
-	TokenEndpoint string
+	// Issuer names the authorization server (RFC 8414 §2); may be empty.
+	Issuer string
+	// Discover: endpoints that are empty come from the issuer's metadata.
+	Discover bool
+	// PinIssuer: the iss of the first login's callback, its absence too, is
+	// demanded of all later ones, unless there is an Issuer.
+	PinIssuer bool
+
+	// The endpoints are absolute URLs (RFC 6749 §3.1, §3.2; RFC 7009 §2; RFC
+	// 8628 §3.1). Only the token endpoint is needed by every grant.
+	AuthorizeEndpoint, TokenEndpoint, RevokeEndpoint, DeviceEndpoint string
+	// DeleteSession: a session is ended by DELETE at the revocation endpoint
+	// with its access token, not as RFC 7009 has it.
+	DeleteSession bool
+
 	// TokenParams are sent along with every token request.
 	TokenParams url.Values
+	// JSONBody: token requests are JSON objects, not forms.
+	JSONBody bool
 	// Transport carries the token requests. It must use a new connection for
 	// each and follow nothing; [NewTransport] makes such a one.
 	Transport http.RoundTripper
+}
+
+// server names what a client is registered at: the issuer where endpoints are
+// discovered, or else the token endpoint.
+func (c *Client) server() string {
+	if c.Discover {
+		return c.Issuer
+	}
+	return c.TokenEndpoint
 }
 
 // ClientAuth is how the client authenticates at the token endpoint (RFC 6749
@@ -65,15 +97,19 @@ type Client struct {
 type ClientAuth string
 
 const (
-	AuthBasic    ClientAuth = "basic"     // HTTP Basic, form-encoded first (RFC 6749 §2.3.1)
-	AuthBasicRaw ClientAuth = "basic_raw" // HTTP Basic of the plain values
-	AuthPost     ClientAuth = "post"      // client_id and client_secret in the body
+	AuthBasic         ClientAuth = "basic"           // HTTP Basic, form-encoded first (RFC 6749 §2.3.1)
+	AuthBasicRaw      ClientAuth = "basic_raw"       // HTTP Basic of the plain values
+	AuthPost          ClientAuth = "post"            // client_id and client_secret in the body
+	AuthPrivateKeyJWT ClientAuth = "private_key_jwt" // a signed assertion (RFC 7523)
+	AuthTLS           ClientAuth = "tls"             // a client certificate (RFC 8705 §2)
+	AuthNone          ClientAuth = "none"            // a public client: client_id alone
 )
 
 // A Grant is how an account gets its first tokens (RFC 6749 §1.3). A grant is
 // one file.
 type Grant interface {
-	// Type is the value of grant_type.
+	// Type is the word for it in a configuration: the value of grant_type, as
+	// far as that is a word.
 	Type() string
 	// Username tells whose tokens they are, where the grant names somebody.
 	Username() string

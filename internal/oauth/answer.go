@@ -57,6 +57,8 @@ type Answer struct {
 	Detail string
 	// RetryAfter is what the server asked for, 0 if nothing.
 	RetryAfter time.Duration
+
+	idToken Secret // of a grant (OIDC Core §3.1.3.3): checked, then dropped
 }
 
 // credentialsRefused reports an answer that refuses a sign-in: each one counts
@@ -71,10 +73,10 @@ const maxAnswer = 64 << 10
 
 // members are the parts of a token answer or an error answer.
 type members struct {
-	accessToken, refreshToken, tokenType, scope *string
-	code                                        string
-	lifetime                                    time.Duration
-	complete                                    bool // the whole object was read, no member says two things
+	accessToken, refreshToken, tokenType, scope, idToken *string
+	code                                                 string
+	lifetime                                             time.Duration
+	complete                                             bool // the whole object was read, no member says two things
 }
 
 // readMembers reads the members that matter, as far as the bytes go: what came
@@ -122,6 +124,8 @@ func (m *members) set(name string, value json.RawMessage) {
 		m.tokenType = text(value)
 	case "scope":
 		m.scope = text(value)
+	case "id_token":
+		m.idToken = text(value)
 	case "expires_in":
 		m.lifetime = lifetime(value)
 	case "error":
@@ -199,6 +203,9 @@ func readAnswer(status int, contentType string, body []byte, whole bool) Answer 
 	}
 	if m.scope != nil {
 		a.Tokens.Scope = *m.scope
+	}
+	if m.idToken != nil {
+		a.idToken = NewSecret(*m.idToken)
 	}
 	switch {
 	case status == 200 && m.code == "" && !html:

@@ -138,7 +138,7 @@ func TestRemovedWithUnsavedTokens(t *testing.T) {
 		r.sessions.Configure(t.Context(), []*oauth.Account{other})
 		broken.fail.Store(false)
 		r.sessions.Configure(t.Context(), []*oauth.Account{a, other})
-		s, err := r.sessions.Session(t.Context(), a.Name)
+		s, err := r.sessions.Session(t.Context(), oauth.Key{Account: a.Name})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,22 +1,15 @@
 package oauth
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"errors"
-	"io"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -26,8 +19,9 @@ import (
 // each (a stale one is the commonest source of unknown outcomes), TLS 1.2 at
 // least, no decompression. The certificate is checked against roots, or the
 // system's authorities if that is nil; the way is direct unless proxy is given,
-// whatever the environment says.
-func NewTransport(roots *x509.CertPool, proxy *url.URL) *http.Transport {
+// whatever the environment says. With a certificate, PEM of the chain and its
+// key, the client shows it (RFC 8705); it is read anew for each connection.
+func NewTransport(roots *x509.CertPool, proxy *url.URL, certificate SecretFunc) *http.Transport {
 	t := &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots},
@@ -38,6 +32,13 @@ func NewTransport(roots *x509.CertPool, proxy *url.URL) *http.Transport {
 	}
 	if proxy != nil {
 		t.Proxy = http.ProxyURL(proxy)
+	}
+	if certificate != nil {
+		t.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pem := []byte(certificate().Reveal())
+			c, err := tls.X509KeyPair(pem, pem)
+			return &c, err
+		}
 	}
 	return t
 }
@@ -54,30 +55,67 @@ func (c *Client) refresh(ctx context.Context, token Secret, scope string) Answer
 	return c.request(ctx, params)
 }
 
-// request makes exactly one HTTP request to the token endpoint (RFC 6749
-// §3.2). x/oauth2 encodes it; what came back is read by the exchange under it,
-// because x/oauth2 throws away answers, refresh token included, that we must
-// keep.
+// request makes exactly one token request (RFC 6749 §3.2).
 func (c *Client) request(ctx context.Context, params url.Values) Answer {
 	maps.Copy(params, c.TokenParams)
-	e := &exchange{client: c}
+	e, err := c.send(ctx, c.TokenEndpoint, params, c.JSONBody)
+	if err != nil {
+		return Answer{Outcome: Away, Detail: err.Error()}
+	}
+	return e.answer()
+}
+
+// send makes exactly one HTTP request to an endpoint where the client
+// authenticates, with a form or a JSON object. x/oauth2 encodes it; what came back is read by the exchange
+// under it, because x/oauth2 throws away answers, refresh token included, that
+// we must keep.
+func (c *Client) send(ctx context.Context, endpoint string, params url.Values, json bool) (*exchange, error) {
+	e := &exchange{client: c, json: json}
 	config := clientcredentials.Config{
 		ClientID:       c.ID,
-		ClientSecret:   c.secret().Reveal(),
-		TokenURL:       c.TokenEndpoint,
+		TokenURL:       endpoint,
 		EndpointParams: params,
-		AuthStyle:      oauth2.AuthStyleInHeader,
+		AuthStyle:      oauth2.AuthStyleInParams,
 	}
-	if c.Auth == AuthPost {
-		config.AuthStyle = oauth2.AuthStyleInParams
+	switch c.Auth {
+	case AuthBasic, AuthBasicRaw:
+		config.AuthStyle, config.ClientSecret = oauth2.AuthStyleInHeader, c.secret().Reveal()
+	case AuthPost:
+		config.ClientSecret = c.secret().Reveal()
+	case AuthPrivateKeyJWT:
+		assertion, err := c.assertion()
+		if err != nil {
+			return nil, err
+		}
+		params.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		params.Set("client_assertion", assertion.Reveal())
+	}
+	if !params.Has("grant_type") {
+		params["grant_type"] = nil // else x/oauth2 adds one
 	}
 	// The error says less than the exchange knows, and may quote the answer.
 	_, _ = config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{
 		Transport:     e,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}))
-	return e.answer()
+	return e, nil
 }
+
+// assertion is what the client authenticates with by its private key, made
+// anew for each request.
+func (c *Client) assertion() (Secret, error) {
+	key, err := ReadSigningKey([]byte(c.secret().Reveal()), c.KeyID)
+	if err != nil {
+		return Secret{}, fmt.Errorf("reading the key of client_auth private_key_jwt: %w", err)
+	}
+	audience := c.Issuer
+	if audience == "" {
+		audience = c.TokenEndpoint
+	}
+	return key.assertion(c.ID, audience, time.Now())
+}
+
+const userAgent = "caddy-bearer"
 
 func (c *Client) secret() Secret {
 	if c.Secret == nil {
@@ -86,101 +124,9 @@ func (c *Client) secret() Secret {
 	return c.Secret()
 }
 
-// An exchange is the one HTTP request of a token request.
-type exchange struct {
-	client *Client
-	sent   bool // a connection was there: bytes may have left
-	err    error
-	reply  *http.Response
-	body   []byte
-	whole  bool
-}
-
-// RoundTrip sends the request and keeps the reply. What it returns to x/oauth2
-// has the body that was read.
-func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { e.sent = true }}
-	req = req.Clone(httptrace.WithClientTrace(req.Context(), trace))
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "caddy-bearer")
-	if e.client.Auth == AuthBasicRaw {
-		plain := e.client.ID + ":" + e.client.secret().Reveal()
-		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(plain)))
-	}
-	e.reply, e.err = e.client.Transport.RoundTrip(req)
-	if e.err != nil {
-		return nil, e.err
-	}
-	defer e.reply.Body.Close()
-	var err error
-	e.body, err = io.ReadAll(io.LimitReader(e.reply.Body, maxAnswer+1))
-	e.whole = err == nil && len(e.body) <= maxAnswer
-	e.reply.Body = io.NopCloser(bytes.NewReader(e.body))
-	return e.reply, nil
-}
-
-// answer decides what the exchange came to.
-func (e *exchange) answer() Answer {
-	switch {
-	case e.reply != nil:
-		a := readAnswer(e.reply.StatusCode, e.reply.Header.Get("Content-Type"), e.body, e.whole)
-		a.RetryAfter = retryAfter(e.reply.Header.Get("Retry-After"), time.Now())
-		return a
-	case e.err == nil:
-		return Answer{Outcome: Away, Detail: "the token request could not be made: is token_endpoint right?"}
-	case e.sent:
-		return Answer{Outcome: Lost, Detail: "the token endpoint did not answer: " + wireError(e.err)}
-	}
-	return Answer{Outcome: NotTried, Detail: "the token endpoint could not be reached: " + wireError(e.err)}
-}
-
-// wireError describes an error of the transport without the URL and without
-// bytes that the other side sent.
-func wireError(err error) string {
-	var dns *net.DNSError
-	var op *net.OpError
-	var cert *tls.CertificateVerificationError
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "time-out"
-	case errors.Is(err, context.Canceled):
-		return "canceled"
-	case errors.As(err, &dns):
-		return "looking up " + dns.Name + ": no such host or no answer"
-	case errors.As(err, &cert):
-		return "its certificate was not accepted: " + strings.Map(printable, cert.Err.Error())
-	case errors.As(err, &op):
-		if op.Timeout() {
-			return op.Op + ": time-out"
-		}
-		return op.Op + ": " + op.Err.Error()
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection was closed"
-	}
-	return "the connection failed"
-}
-
-// printable drops what could steer a terminal or forge a line of a log: the
-// names in a certificate are anybody's.
-func printable(r rune) rune {
-	if unicode.IsPrint(r) {
-		return r
-	}
-	return -1
-}
-
-const maxRetryAfter = 5 * time.Minute
-
-// retryAfter reads the header field in both forms (RFC 9110 §10.2.3), capped;
-// 0 if it is absent or makes no sense.
-func retryAfter(value string, now time.Time) time.Duration {
-	value = strings.TrimSpace(value)
-	var d time.Duration
-	if value != "" && strings.Trim(value, "0123456789") == "" {
-		seconds, _ := strconv.ParseUint(value, 10, 63) // the largest number if it is larger
-		d = time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		d = at.Sub(now)
-	}
-	return min(max(d, 0), maxRetryAfter)
+// newVerifier returns a code verifier, 256 random bits as 43 characters (RFC
+// 7636 §4.1), and its S256 challenge. A verifier is fit for a state, too.
+func newVerifier() (verifier Secret, challenge string) {
+	v := oauth2.GenerateVerifier()
+	return NewSecret(v), oauth2.S256ChallengeFromVerifier(v)
 }

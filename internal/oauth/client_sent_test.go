@@ -18,7 +18,7 @@ func TestNothingSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = l.Close()
-	c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: "http://" + l.Addr().String() + "/CANARY?CANARY", Transport: NewTransport(nil, nil)}
+	c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: "http://" + l.Addr().String() + "/CANARY?CANARY", Transport: NewTransport(nil, nil, nil)}
 	a := c.refresh(t.Context(), NewSecret("RT"), "")
 	if a.Outcome != NotTried || !strings.Contains(a.Detail, "refused") || strings.Contains(a.Detail, "CANARY") {
 		t.Errorf("nobody listens: %v (%s)", a.Outcome, a.Detail)
@@ -31,7 +31,7 @@ func TestNothingSent(t *testing.T) {
 		t.Errorf("canceled before: %v (%s), %d requests", a.Outcome, a.Detail, len(w.seen()))
 	}
 
-	tr := NewTransport(nil, nil)
+	tr := NewTransport(nil, nil, nil)
 	tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "as.test", IsNotFound: true}}
 	}
@@ -41,7 +41,7 @@ func TestNothingSent(t *testing.T) {
 	}
 
 	for _, endpoint := range []string{"", "://CANARY", "http://%zzCANARY", "ftp://127.0.0.1/CANARY", "http:///CANARY"} {
-		c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: endpoint, Transport: NewTransport(nil, nil)}
+		c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: endpoint, Transport: NewTransport(nil, nil, nil)}
 		a := c.refresh(t.Context(), NewSecret("RT"), "")
 		if a.Outcome != Away && a.Outcome != NotTried || strings.Contains(a.Detail, "CANARY") {
 			t.Errorf("endpoint %q: %v (%s)", endpoint, a.Outcome, a.Detail)
@@ -69,13 +69,13 @@ func TestResetBeforeTheRequestWasRead(t *testing.T) {
 			reset(c)
 		}
 	}()
-	c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: "http://" + l.Addr().String() + "/token", Transport: NewTransport(nil, nil)}
+	c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: "http://" + l.Addr().String() + "/token", Transport: NewTransport(nil, nil, nil)}
 	if a := c.refresh(t.Context(), NewSecret("RT"), ""); a.Outcome != Lost && a.Outcome != NotTried || accepted.Load() != 1 {
 		t.Errorf("%v (%s) after %d connections", a.Outcome, a.Detail, accepted.Load())
 	}
 
 	// If the very first write fails, nothing has left.
-	tr := NewTransport(nil, nil)
+	tr := NewTransport(nil, nil, nil)
 	tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return deadConn{}, nil }
 	c.Transport = tr
 	if a := c.refresh(t.Context(), NewSecret("RT"), ""); a.Outcome != Lost && a.Outcome != NotTried {
@@ -99,7 +99,7 @@ func TestProxyFromTheEnvironmentIsIgnored(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
 		t.Setenv(name, "http://proxy.test:3128")
 	}
-	tr := NewTransport(nil, nil)
+	tr := NewTransport(nil, nil, nil)
 	if tr.Proxy != nil {
 		t.Error("the transport asks for a proxy")
 	}

@@ -102,7 +102,7 @@ func reset(c net.Conn) {
 const jsonHeader = "Content-Type: application/json\r\n"
 
 func (w *wire) client(auth ClientAuth) *Client {
-	return &Client{ID: "id", Secret: Fixed("secret"), Auth: auth, TokenEndpoint: w.url, Transport: NewTransport(nil, nil)}
+	return &Client{ID: "id", Secret: Fixed("secret"), Auth: auth, TokenEndpoint: w.url, Transport: NewTransport(nil, nil, nil)}
 }
 
 func (w *wire) refresh(t *testing.T, c *Client) Answer {

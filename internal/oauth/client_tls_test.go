@@ -74,7 +74,7 @@ func TestTLS(t *testing.T) {
 			tt.server.Certificates = []tls.Certificate{cert}
 			w := newWire(t, &tt.server, send(200, jsonHeader, good))
 			c := w.client(AuthBasic)
-			c.Transport = NewTransport(pool, nil)
+			c.Transport = NewTransport(pool, nil, nil)
 			a := w.refresh(t, c)
 			if a.Outcome != tt.want {
 				t.Errorf("%v (%s), want %v", a.Outcome, a.Detail, tt.want)
@@ -96,7 +96,7 @@ func TestCertificateNamesAreHarmless(t *testing.T) {
 		cert, pool := certificate(t, func(c *x509.Certificate) { c.DNSNames = []string{name} })
 		w := newWire(t, &tls.Config{Certificates: []tls.Certificate{cert}}, send(200, jsonHeader, good))
 		c := w.client(AuthBasic)
-		tr := NewTransport(pool, nil)
+		tr := NewTransport(pool, nil, nil)
 		tr.TLSClientConfig.ServerName = "as.test"
 		c.Transport = tr
 		a := w.refresh(t, c)
@@ -137,7 +137,7 @@ func TestTLSHandshakeFails(t *testing.T) {
 			}()
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: "https://" + l.Addr().String() + "/token", Transport: NewTransport(nil, nil)}
+			c := &Client{ID: "id", Auth: AuthBasic, TokenEndpoint: "https://" + l.Addr().String() + "/token", Transport: NewTransport(nil, nil, nil)}
 			if a := c.refresh(ctx, NewSecret("RT"), ""); a.Outcome != NotTried || strings.Contains(a.Detail, "CANARY") {
 				t.Errorf("%v (%s), want not_tried", a.Outcome, a.Detail)
 			}

@@ -50,14 +50,14 @@ type choice struct {
 	detail string
 }
 
-const (
-	loginHint = "there is no refresh token, and no sign-in is allowed without a person; give it one with `caddy bearer import`"
-	stopHint  = "the answer to a refresh was lost and on_lost_reply is stop"
-)
+const stopHint = "the answer to a refresh was lost and on_lost_reply is stop"
 
 // nextMove decides how a session without a usable token can get one.
 func nextMove(r record, p rule) choice {
-	if p.latched && r.Latch.All {
+	switch {
+	case r.LoggedOut:
+		return choice{err: ErrLoginRequired, detail: "it was logged out"}
+	case p.latched && r.Latch.All:
 		return latchedChoice(r.Latch)
 	}
 	if !r.Tokens.RefreshToken.Empty() {
@@ -70,8 +70,10 @@ func nextMove(r record, p rule) choice {
 		return nextLogin(r)
 	case r.Dead != nil:
 		return choice{err: ErrLoginRequired, detail: "the refresh token was refused (" + r.Dead.Code + ") at " + r.Dead.At.UTC().Format(time.RFC3339)}
+	case !r.SignedIn:
+		return choice{err: ErrLoginRequired, detail: "nobody has logged in yet"}
 	}
-	return choice{err: ErrLoginRequired, detail: loginHint}
+	return choice{err: ErrLoginRequired, detail: "there is no refresh token"}
 }
 
 // nextLogin decides when to sign in. One whose outcome isn't known counts at
@@ -175,8 +177,13 @@ func granted(r record, m move, a Answer, now time.Time) (record, verdict) {
 	if r.Tokens.RefreshToken.Equal(old.RefreshToken) {
 		r.Tokens.RefreshObtained = old.RefreshObtained
 	}
-	r.Intent, r.Dead, r.Doubt, r.Latch = nil, nil, nil, nil
-	r.SignedIn = r.SignedIn || m == moveLogin
+	r.Intent, r.Dead, r.Doubt = nil, nil, nil
+	if m == moveLogin || r.Latch != nil && r.Latch.All {
+		r.Latch = nil // a refused password stays refused, whatever a refresh brings
+	}
+	if m == moveLogin {
+		r.SignedIn, r.SignedInAt, r.LoggedOut = true, now, false
+	}
 	r.Refreshed = now
 	if a.Outcome == Unusable {
 		return r, verdict{err: ErrUnavailable, detail: a.Detail, backOff: true}
@@ -194,7 +201,7 @@ func refused(r record, before *intent, a Answer, p rule, now time.Time) (record,
 	r, v := r.latch(a, a.Outcome == Refused, now)
 	p.latched = true
 	if c := nextMove(r, p); c.move == moveRefresh {
-		v.pause = max(c.notBefore.Sub(now), 0) // the refresh token may recover
+		v.pause = max(c.notBefore.Sub(now), time.Second) // the refresh token may be good
 	}
 	return r, v
 }

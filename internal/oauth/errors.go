@@ -26,6 +26,9 @@ var (
 	ErrStoreUnavailable = errors.New("the token store is not available")
 	// ErrUnknownAccount: no account of this name is configured.
 	ErrUnknownAccount = errors.New("no such account")
+	// ErrUnknownUser: the account has sessions per user, and no user was named;
+	// or a user, and it has none.
+	ErrUnknownUser = errors.New("no such user")
 	// ErrClosed: the program is ending.
 	ErrClosed = errors.New("the sessions are closed")
 )
@@ -37,15 +40,22 @@ type Failure struct {
 	// Detail is what an operator reads: what happened and what to do. It holds
 	// no secret and no text of the server but a checked error code.
 	Detail string
+	// Hint says how a person gets the session tokens; only with
+	// ErrLoginRequired.
+	Hint string
 	// RetryAt is when the next attempt is due; zero if waiting doesn't help.
 	RetryAt time.Time
 }
 
 func (f *Failure) Error() string {
-	if f.Detail == "" {
-		return f.Err.Error()
+	text := f.Err.Error()
+	if f.Detail != "" {
+		text += ": " + f.Detail
 	}
-	return f.Err.Error() + ": " + f.Detail
+	if f.Hint != "" {
+		text += "; " + f.Hint
+	}
+	return text
 }
 
 func (f *Failure) Unwrap() error { return f.Err }

@@ -238,7 +238,7 @@ func TestStoreConflict(t *testing.T) {
 			other := oauth.NewSessions(r.log)
 			other.Open(lockless{f.Store})
 			other.Configure(r.Context(), []*oauth.Account{r.account()})
-			theirs, err := other.Session(r.Context(), "erp")
+			theirs, err := other.Session(r.Context(), oauth.Key{Account: "erp"})
 			if err != nil {
 				t.Fatal(err)
 			}

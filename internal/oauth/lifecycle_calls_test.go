@@ -251,7 +251,7 @@ func TestSessionWaitsForConfigure(t *testing.T) {
 		defer r.stop()
 		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 		defer cancel()
-		if _, err := r.sessions.Session(ctx, "erp"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := r.sessions.Session(ctx, oauth.Key{Account: "erp"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Session: %v", err)
 		}
 		if r.sessions.All() != nil {
@@ -261,7 +261,7 @@ func TestSessionWaitsForConfigure(t *testing.T) {
 			r.sessions.Open(lasting{r.store})
 			r.configure(r.account())
 		})
-		s, err := r.sessions.Session(r.Context(), "erp")
+		s, err := r.sessions.Session(r.Context(), oauth.Key{Account: "erp"})
 		if err != nil {
 			t.Fatal(err)
 		}

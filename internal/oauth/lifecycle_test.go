@@ -173,7 +173,7 @@ func TestRemovedAccount(t *testing.T) {
 			defer r.stop()
 			tok := r.token(s)
 			r.configure()
-			if _, err := r.sessions.Session(r.Context(), "erp"); !errors.Is(err, oauth.ErrUnknownAccount) {
+			if _, err := r.sessions.Session(r.Context(), oauth.Key{Account: "erp"}); !errors.Is(err, oauth.ErrUnknownAccount) {
 				t.Errorf("Session: %v", err)
 			}
 			if len(r.sessions.All()) != 0 {
@@ -181,7 +181,7 @@ func TestRemovedAccount(t *testing.T) {
 			}
 			after(5 * time.Minute)
 			r.configure(r.account()) // back again
-			s, err := r.sessions.Session(r.Context(), "erp")
+			s, err := r.sessions.Session(r.Context(), oauth.Key{Account: "erp"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,24 +10,37 @@ import (
 // Refresh gets a new token now, whether one is needed or not, and doesn't heed
 // pauses; a latch it does.
 func (s *Session) Refresh(ctx context.Context) error {
+	s, release, err := s.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return s.refresh(ctx, flight{forced: true})
 }
 
+// refresh makes a flight, or joins the one under way; a login is never one with
+// another.
 func (s *Session) refresh(ctx context.Context, how flight) error {
-	s.mu.Lock()
-	f := s.flight
-	if f == nil {
-		f = s.start(how)
-	}
-	s.mu.Unlock()
-	select {
-	case <-f.done:
-		if f.failure != nil {
-			return f.failure
+	for {
+		s.mu.Lock()
+		f := s.flight
+		joined := f != nil
+		if !joined {
+			f = s.start(how)
 		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		s.mu.Unlock()
+		select {
+		case <-f.done:
+			if joined && how.login {
+				continue
+			}
+			if f.failure != nil {
+				return f.failure
+			}
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
@@ -38,6 +51,11 @@ var ErrImportRefused = errors.New("the authorization server refused the imported
 // what it has, and spends it at once: from then on its successor is ours alone.
 // It never signs in. If the token is refused, the session keeps what it had.
 func (s *Session) Import(ctx context.Context, refreshToken Secret) error {
+	s, release, err := s.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	a := s.account.Load()
 	old := s.known().records.of(a.fingerprint())
 	mine := record{
@@ -50,7 +68,7 @@ func (s *Session) Import(ctx context.Context, refreshToken Secret) error {
 	if err := s.replace(ctx, a, mine); err != nil {
 		return err
 	}
-	err := s.refresh(ctx, flight{forced: true, idle: true})
+	err = s.refresh(ctx, flight{forced: true, idle: true})
 	if now := s.known().records.of(a.fingerprint()); now.Dead != nil {
 		return errors.Join(ErrImportRefused, s.replace(ctx, a, old))
 	}
@@ -83,12 +101,27 @@ func (s *Session) replace(ctx context.Context, a *Account, r record) error {
 // request may log in again, except with credentials that were refused. What
 // can't be read is dropped, too.
 func (s *Session) Forget(ctx context.Context) error {
+	s, release, err := s.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	unlock, err := s.sessions.store.Lock(ctx, s.key)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := s.drop(ctx); err != nil {
+	if err := s.drop(ctx, false); err != nil {
+		return err
+	}
+	s.log().Info("forgot the tokens")
+	return nil
+}
+
+// drop empties what the store holds of the session, and takes its token out of
+// use. Refused credentials stay known.
+func (s *Session) drop(ctx context.Context, loggedOut bool) error {
+	if err := s.dropRecords(ctx, loggedOut); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -98,30 +131,41 @@ func (s *Session) Forget(ctx context.Context) error {
 		s.failure, s.failures = nil, 0
 	}
 	s.schedule(s.sessions.now())
-	s.log().Info("forgot the tokens")
 	return nil
 }
 
-// drop empties what the store holds of the session. Refused credentials stay
-// known.
-func (s *Session) drop(ctx context.Context) error {
+func (s *Session) dropRecords(ctx context.Context, loggedOut bool) error {
 	err := s.load(ctx)
 	if errors.Is(err, ErrUnreadable) {
 		e, _ := s.sessions.store.Load(ctx, s.key) // tells the generation even so
-		if err := s.sessions.store.Delete(ctx, s.key, e.Generation); err != nil {
-			return err
-		}
-		s.learn(snapshot{})
-		return nil
+		return s.delete(ctx, e.Generation)
 	}
 	if err != nil {
 		return err
 	}
+	a := s.account.Load()
+	if !s.own() && a.PersonLogin() {
+		return s.delete(ctx, s.known().generation) // without tokens there is nothing to know of a user
+	}
 	var rs records
 	for _, r := range s.known().records {
-		rs = append(rs, record{Fingerprint: r.Fingerprint, Latch: r.Latch})
+		rs = append(rs, record{Fingerprint: r.Fingerprint, Latch: r.Latch, LoggedOut: r.LoggedOut})
+	}
+	if loggedOut {
+		r := rs.of(a.fingerprint())
+		r.LoggedOut = true
+		rs = rs.with(r)
 	}
 	return s.saveOrFail(ctx, rs)
+}
+
+// delete takes the session out of the store.
+func (s *Session) delete(ctx context.Context, generation uint64) error {
+	if err := s.sessions.store.Delete(ctx, s.key, generation); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	s.learn(snapshot{})
+	return nil
 }
 
 // saveOrFail stores what an operator wants. Unlike save it changes nothing if

@@ -19,13 +19,15 @@ type fingerprint struct {
 	ClientID string `json:"client_id"`
 	Username string `json:"username,omitempty"`
 	Scope    string `json:"scope,omitempty"`
-	// Host of the token endpoint.
+	// Host of the token endpoint, or the issuer where endpoints are discovered.
 	Host string `json:"host"`
 }
 
 func (a *Account) fingerprint() fingerprint {
 	f := fingerprint{ClientID: a.Client.ID, Username: a.Grant.Username(), Scope: a.Scope}
-	if u, err := url.Parse(a.Client.TokenEndpoint); err == nil {
+	if a.Client.Discover {
+		f.Host = a.Client.Issuer
+	} else if u, err := url.Parse(a.Client.TokenEndpoint); err == nil {
 		f.Host = strings.ToLower(u.Host)
 	}
 	return f
@@ -46,8 +48,11 @@ type record struct {
 	Doubt *doubt
 	// Latch forbids attempts with credentials that were refused.
 	Latch *latch
-	// SignedIn: there was a sign-in.
-	SignedIn bool
+	// SignedIn: there was a sign-in, the last at SignedInAt as far as known.
+	SignedIn   bool
+	SignedInAt time.Time
+	// LoggedOut: no token request is made until a person logs in.
+	LoggedOut bool
 	// Refreshed is when the last answer with tokens came.
 	Refreshed time.Time
 }
@@ -118,7 +123,7 @@ func (l *latch) holds(a *Account) bool {
 // part is led by its length, so that no two lists of parts look alike.
 func (a *Account) latchKey(salt []byte) []byte {
 	c := &a.Client
-	parts := []string{c.TokenEndpoint, c.ID, c.secret().Reveal(), string(c.Auth), a.Grant.Type(), a.Scope, c.TokenParams.Encode()}
+	parts := []string{c.server(), c.ID, c.secret().Reveal(), string(c.Auth), a.Grant.Type(), a.Scope, c.TokenParams.Encode()}
 	for _, s := range a.Grant.Secrets() {
 		parts = append(parts, s.Reveal())
 	}
@@ -166,6 +171,8 @@ type storedRecord struct {
 	Doubt           *doubt      `json:"doubt,omitempty"`
 	Latch           *latch      `json:"latch,omitempty"`
 	SignedIn        bool        `json:"signed_in,omitempty"`
+	SignedInAt      time.Time   `json:"signed_in_at,omitzero"`
+	LoggedOut       bool        `json:"logged_out,omitempty"`
 	Refreshed       time.Time   `json:"refreshed,omitzero"`
 }
 
@@ -189,7 +196,7 @@ func (rs records) encode() ([]byte, error) {
 			LifetimeSeconds: r.Tokens.Lifetime.Seconds(),
 			RefreshObtained: r.Tokens.RefreshObtained,
 			Intent:          r.Intent, Dead: r.Dead, Doubt: r.Doubt, Latch: r.Latch,
-			SignedIn: r.SignedIn, Refreshed: r.Refreshed,
+			SignedIn: r.SignedIn, SignedInAt: r.SignedInAt, LoggedOut: r.LoggedOut, Refreshed: r.Refreshed,
 		})
 	}
 	return json.Marshal(out)
@@ -217,7 +224,7 @@ func decodeRecords(value []byte) (records, error) {
 				RefreshObtained: s.RefreshObtained,
 			},
 			Intent: s.Intent, Dead: s.Dead, Doubt: s.Doubt, Latch: s.Latch,
-			SignedIn: s.SignedIn, Refreshed: s.Refreshed,
+			SignedIn: s.SignedIn, SignedInAt: s.SignedInAt, LoggedOut: s.LoggedOut, Refreshed: s.Refreshed,
 		})
 	}
 	return rs, nil

@@ -17,6 +17,8 @@ type flight struct {
 	forced bool
 	// idle: only the keep-alive wants it, so that it never signs in.
 	idle bool
+	// login: sign in, whatever was refused before.
+	login bool
 	// tried: it made a token request, so that what is saved now is its own.
 	tried bool
 
@@ -52,8 +54,8 @@ func (s *Session) fly(f *flight) {
 		s.failures++
 		s.fail(v, now)
 	}
-	if t := s.token.Load(); t != nil {
-		t.rejected.Store(false) // it is this one or nothing
+	if t := s.token.Load(); t != nil && t.rejected.Swap(false) && s.record().Dead != nil {
+		s.token.Store(nil) // refused, and nothing can renew it; otherwise it is this one or nothing
 	}
 	f.failure = s.failure
 	s.flight = nil
@@ -63,7 +65,7 @@ func (s *Session) fly(f *flight) {
 
 // fail keeps what a verdict says. Call it with mu.
 func (s *Session) fail(v verdict, now instant) {
-	s.failure = &Failure{Err: v.err, Detail: v.detail}
+	s.failure = s.failed(v.err, v.detail)
 	s.quiet.Store(math.MaxInt64)
 	pause := v.pause
 	if v.backOff {
@@ -75,8 +77,24 @@ func (s *Session) fail(v verdict, now instant) {
 		s.quiet.Store(int64(s.until.mono))
 	}
 	if v.err != ErrClosed {
-		s.log().Warn("no new token", "error", v.err, "detail", v.detail, "retry_in", pause.Round(time.Millisecond))
+		log := s.log()
+		if pause > 0 {
+			log = log.With("retry_in", pause.Round(time.Millisecond))
+		}
+		log.Warn("no new token", "error", v.err, "detail", v.detail)
 	}
+}
+
+// failed says why there is no token.
+func (s *Session) failed(err error, detail string) *Failure {
+	f := &Failure{Err: err, Detail: detail}
+	if f.is(ErrLoginRequired) {
+		f.Hint = "log in with `caddy bearer login " + s.key.String() + "`"
+		if s.account.Load().Grant.Type() == "refresh_token" {
+			f.Hint = "give it a refresh token with `caddy bearer import " + s.key.String() + "`"
+		}
+	}
+	return f
 }
 
 // attempts holds the session's lock and moves until there is a token or
@@ -100,7 +118,7 @@ func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 			return verdict{}
 		}
 		v := s.attempt(ctx, a, r, f)
-		f.forced = false
+		f.forced, f.login = false, f.login && !f.tried
 		switch {
 		case v.again && sleep(s.sessions.open, v.pause):
 		case v.again:
@@ -132,6 +150,9 @@ func (s *Session) tokenOf(a *Account, r record) *Token {
 func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) verdict {
 	p := a.rule(r)
 	c := nextMove(r, p)
+	if f.login {
+		c = choice{move: moveLogin}
+	}
 	now := s.sessions.now().wall
 	switch {
 	case c.move == moveNone:
@@ -172,19 +193,26 @@ func (s *Session) ask(ctx context.Context, a *Account, r record, m move) Answer 
 	ctx, cancel := context.WithTimeout(ctx, a.RequestTimeout)
 	defer cancel()
 	start := time.Now()
-	var answer Answer
-	if m == moveLogin {
-		answer = a.Grant.SignIn(ctx, &a.Client, a.Scope)
+	answer := Answer{Outcome: NotTried}
+	if c, err := s.server.resolve(ctx, &a.Client, tokenEndpoint); err != nil {
+		answer.Detail = err.Error()
+	} else if m == moveLogin {
+		answer = a.Grant.SignIn(ctx, c, a.Scope)
 	} else {
-		answer = a.Client.refresh(ctx, r.Tokens.RefreshToken, a.Scope)
+		answer = c.refresh(ctx, r.Tokens.RefreshToken, a.Scope)
 	}
+	s.assumeLifetime(a, &answer)
+	s.log().Debug("token request", "grant", a.grantOf(m), "outcome", answer.Outcome.String(),
+		"status", answer.Status, "took", time.Since(start))
+	return answer
+}
+
+// assumeLifetime gives an answer without a lifetime that of the account.
+func (s *Session) assumeLifetime(a *Account, answer *Answer) {
 	if answer.Outcome == Granted && answer.Lifetime == 0 {
 		answer.Lifetime = a.DefaultLifetime
 		s.log().Warn("the token answer has no usable expires_in", "assumed", a.DefaultLifetime)
 	}
-	s.log().Debug("token request", "grant", a.grantOf(m), "outcome", answer.Outcome.String(),
-		"status", answer.Status, "took", time.Since(start))
-	return answer
 }
 
 // grantOf is the grant_type of a move.

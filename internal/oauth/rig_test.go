@@ -32,7 +32,7 @@ func newRig(t *testing.T, c sandbox.Config) *rig {
 	server := &http.Server{Handler: r.sandbox.AuthorizationServer(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go func() { _ = server.Serve(network) }()
 	r.dial = func() *http.Transport {
-		tr := oauth.NewTransport(nil, nil)
+		tr := oauth.NewTransport(nil, nil, nil)
 		tr.DialContext = network.DialContext
 		return tr
 	}
@@ -67,7 +67,7 @@ func (r *rig) start(accounts ...*oauth.Account) *oauth.Session {
 	r.sessions = oauth.NewSessions(r.log)
 	r.sessions.Open(lasting{r.store})
 	r.sessions.Configure(r.Context(), accounts)
-	s, err := r.sessions.Session(r.Context(), accounts[0].Name)
+	s, err := r.sessions.Session(r.Context(), oauth.Key{Account: accounts[0].Name})
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (s *Session) look() {
 // unused for long enough. Call it with mu.
 func (s *Session) keepAliveDue(now instant) bool {
 	at, ok := s.keepAliveAt(now)
-	return ok && !now.before(at) && s.failure == nil && !s.removed
+	return ok && !now.before(at) && !s.removed && !s.dropped
 }
 
 // releasable reports whether a latch can be let go because what it holds
@@ -52,7 +52,7 @@ func (s *Session) record() record {
 
 // wanted reports whether a refresh is due in the background. Call it with mu.
 func (s *Session) wanted(now instant) bool {
-	if s.held(now) || s.removed {
+	if s.held(now) || s.removed || s.dropped {
 		return false
 	}
 	if s.failure != nil {
@@ -71,7 +71,17 @@ func (s *Session) keepAliveAt(now instant) (instant, bool) {
 	if r.Tokens.RefreshToken.Empty() || a.KeepAlive <= 0 {
 		return instant{}, false
 	}
-	return now.at(r.Refreshed.Add(keepAliveAfter(a.KeepAlive, s.jitter()))), true
+	at := now.at(r.Refreshed.Add(keepAliveAfter(a.KeepAlive, s.jitter())))
+	switch {
+	case s.failure == nil:
+	case s.failure.RetryAt.IsZero():
+		return instant{}, false
+	default: // it failed: again, but not as often as for one who waits
+		if later := s.until.add(a.KeepAlive / 8); at.before(later) {
+			at = later
+		}
+	}
+	return at, true
 }
 
 // jitter is the session's own, in [0,1), and stays the same, so that a time
@@ -95,11 +105,11 @@ func (s *Session) schedule(now instant) {
 	if s.state.unsaved {
 		sooner(s.state.saveAt)
 	}
-	if s.removed {
+	if s.removed || s.dropped {
 		s.sessions.queue.set(&s.item, next)
 		return
 	}
-	if at, ok := s.keepAliveAt(now); ok && s.failure == nil {
+	if at, ok := s.keepAliveAt(now); ok {
 		sooner(at)
 	}
 	if t := s.token.Load(); t != nil && s.failure == nil && t.freshness(now) == Fresh {

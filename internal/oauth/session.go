@@ -13,8 +13,11 @@ import (
 type Session struct {
 	key      Key
 	sessions *Sessions
+	server   *server
 	account  atomic.Pointer[Account]
 
+	// used is when a user's session was asked for last, by the monotonic clock.
+	used  atomic.Int64
 	token atomic.Pointer[Token]
 	// asked: somebody wanted a token since the last one came.
 	asked atomic.Bool
@@ -25,7 +28,9 @@ type Session struct {
 
 	mu      sync.Mutex
 	removed bool // its account is no longer configured
+	dropped bool // a user's, no longer in memory: the store has it
 	saving  bool // in the background
+	holds   int  // who does something to it, see hold
 	flight  *flight
 	// failure is why the last flight brought nothing; held until its time, or
 	// without one until something changes.

@@ -30,6 +30,9 @@ type Sessions struct {
 	// byAccount is read on every request: never changed, only replaced.
 	byAccount atomic.Pointer[map[string]*Session]
 
+	logins logins
+	users  users
+
 	mu sync.Mutex // of Configure
 	// every has removed accounts, too: one may come back while its tokens are
 	// unsaved or its refresh is under way.
@@ -59,6 +62,7 @@ func (ss *Sessions) now() instant {
 // once, before the first Configure.
 func (ss *Sessions) Open(store Store) {
 	ss.store = store
+	ss.loop.Go(ss.sweep)
 	ss.loop.Go(func() { ss.queue.run(ss.open, ss.now, (*Session).look) })
 }
 
@@ -72,8 +76,7 @@ func (ss *Sessions) Configure(ctx context.Context, accounts []*Account) {
 	for _, a := range accounts {
 		s := ss.every[a.Name]
 		if s == nil {
-			s = &Session{key: Key{Account: a.Name}, sessions: ss}
-			s.item = queueItem{session: s, index: -1}
+			s = ss.newSession(Key{Account: a.Name}, ss.newServer(a.Name))
 			ss.every[a.Name] = s
 		}
 		s.configure(ctx, a)
@@ -81,14 +84,18 @@ func (ss *Sessions) Configure(ctx context.Context, accounts []*Account) {
 	}
 	for name, s := range ss.every {
 		if byAccount[name] == nil {
-			s.mu.Lock()
-			s.removed = true
-			s.schedule(ss.now())
-			s.mu.Unlock()
+			s.remove()
 		}
 	}
 	ss.byAccount.Store(&byAccount)
+	ss.users.configure(ctx, byAccount)
 	ss.readyOnce.Do(func() { close(ss.ready) })
+}
+
+func (ss *Sessions) newSession(key Key, sv *server) *Session {
+	s := &Session{key: key, sessions: ss, server: sv}
+	s.item = queueItem{session: s, index: -1}
+	return s
 }
 
 // configure gives the session its account and does what the change demands.
@@ -112,6 +119,13 @@ func (s *Session) configure(ctx context.Context, a *Account) {
 		return // its end schedules
 	}
 	changed := s.failure != nil && s.failure.RetryAt.IsZero() && !before.asks(a)
+	if !s.own() || a.PerUser {
+		if changed {
+			s.failure = nil
+		}
+		s.schedule(now) // the next request sees to it
+		return
+	}
 	if !same && s.token.Load().freshness(now) != Fresh || r.Intent != nil && !same || changed || s.releasable() {
 		s.failure = nil
 		s.start(flight{})
@@ -126,9 +140,18 @@ func (a *Account) asks(b *Account) bool {
 		a.Client.Auth == b.Client.Auth && a.Grant.Type() == b.Grant.Type() && a.Grant.MayLogin(true) == b.Grant.MayLogin(true)
 }
 
-// Session returns the session of an account. Before the first Configure it
-// waits, bounded by ctx.
-func (ss *Sessions) Session(ctx context.Context, account string) (*Session, error) {
+// remove takes note that the account is no longer configured.
+func (s *Session) remove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removed = true
+	s.schedule(s.sessions.now())
+}
+
+// Session returns the session of a key. A user's is made on demand; there is
+// one also for a user without tokens. Before the first Configure it waits,
+// bounded by ctx.
+func (ss *Sessions) Session(ctx context.Context, key Key) (*Session, error) {
 	m := ss.byAccount.Load()
 	if m == nil {
 		select {
@@ -138,13 +161,19 @@ func (ss *Sessions) Session(ctx context.Context, account string) (*Session, erro
 			return nil, context.Cause(ctx)
 		}
 	}
-	if s := (*m)[account]; s != nil {
+	s := (*m)[key.Account]
+	switch {
+	case s == nil:
+		return nil, &Failure{Err: ErrUnknownAccount}
+	case s.account.Load().PerUser != (key.User != ""):
+		return nil, &Failure{Err: ErrUnknownUser}
+	case key.User == "":
 		return s, nil
 	}
-	return nil, &Failure{Err: ErrUnknownAccount}
+	return ss.user(ctx, key)
 }
 
-// All returns the sessions by account, or nil before the first Configure. The
+// All returns the accounts' own sessions by account, or nil before the first Configure. The
 // map is the caller's.
 func (ss *Sessions) All() map[string]*Session {
 	m := ss.byAccount.Load()

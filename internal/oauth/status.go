@@ -21,9 +21,10 @@ const (
 type Status struct {
 	Key   Key
 	State State
-	// Detail says why, and what to do.
-	Detail string
-	Grant  string
+	// Detail says why, and what to do on the command line; Reason is the part of
+	// it that says why.
+	Detail, Reason string
+	Grant          string
 	// Generation counts the saves of the session's record.
 	Generation uint64
 	// Obtained and Expires are of the access token; zero without one.
@@ -31,8 +32,9 @@ type Status struct {
 	// HasRefreshToken, and until when it lives as far as that is known.
 	HasRefreshToken bool
 	RefreshExpires  time.Time
-	// Refreshed is when the last token answer came.
-	Refreshed time.Time
+	// Refreshed is when the last token answer came, SignedIn when the last
+	// sign-in was; zero if not known.
+	Refreshed, SignedIn time.Time
 	// RetryAt is when the next attempt is due after a failure; zero if waiting
 	// doesn't help.
 	RetryAt time.Time
@@ -47,7 +49,7 @@ func (s *Session) Status() Status {
 	a, r, now := s.account.Load(), s.record(), s.sessions.now()
 	st := Status{
 		Key: s.key, Grant: a.Grant.Type(), Generation: s.state.generation,
-		HasRefreshToken: !r.Tokens.RefreshToken.Empty(), Refreshed: r.Refreshed, Unsaved: s.state.unsaved,
+		HasRefreshToken: !r.Tokens.RefreshToken.Empty(), Refreshed: r.Refreshed, SignedIn: r.SignedInAt, Unsaved: s.state.unsaved,
 	}
 	if a.RefreshLifetime > 0 && st.HasRefreshToken {
 		st.RefreshExpires = r.Tokens.RefreshObtained.Add(a.RefreshLifetime)
@@ -59,11 +61,19 @@ func (s *Session) Status() Status {
 	} else {
 		t = nil
 	}
-	if s.failure != nil {
-		st.Detail, st.RetryAt = s.failure.Error(), s.failure.RetryAt
+	failure := s.failure
+	if failure == nil && t == nil && s.flight == nil {
+		if c := nextMove(r, a.rule(r)); c.move == moveNone {
+			failure = s.failed(c.err, c.detail) // known without trying
+		}
+	}
+	if failure != nil {
+		st.Detail, st.Reason, st.RetryAt = failure.Error(), failure.Detail, failure.RetryAt
+	} else {
+		st.Detail = s.server.warning()
 	}
 	renewable := st.HasRefreshToken || r.SignedIn && a.Grant.MayLogin(true)
-	st.State = stateOf(t != nil, renewable, s.flight != nil, s.state.unsaved, s.failure)
+	st.State = stateOf(t != nil, renewable, s.flight != nil, s.state.unsaved, failure)
 	return st
 }
 

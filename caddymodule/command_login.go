@@ -1,0 +1,335 @@
+package caddymodule
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
+)
+
+func loginCommand() *cobra.Command {
+	cmd := adminFlags(&cobra.Command{
+		Use:   "login <account>[/<user>] [--paste]",
+		Short: "Logs an account in",
+		Long: `Logs an account in. A grant that needs no person makes one attempt, whatever was
+refused before. For the others a browser is opened where there is one: sign in
+there. The answer comes to the portal, or to this command on a loopback address,
+as the account's redirect_uri says.
+
+Over SSH use --paste: open the address on any machine, and paste the address of
+the page that you end at, even if that page can't be shown.`,
+		RunE: run(1, login),
+	})
+	cmd.Flags().Bool("paste", false, "Take the address that the browser ends at from standard input")
+	cmd.Flags().Duration("timeout", 10*time.Minute, "How long to wait for you")
+	return cmd
+}
+
+func logoutCommand() *cobra.Command {
+	return adminFlags(&cobra.Command{
+		Use:   "logout <account>[/<user>]",
+		Short: "Logs an account out: its tokens are revoked at the server and dropped here",
+		Long: `Logs an account out: its tokens are revoked at the server (RFC 7009) and dropped
+here. They are dropped even if the server can't be asked; both is told. The
+account stays out until it is logged in again.`,
+		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
+			var out logoutJSON
+			if err := ask(fl, "POST", "/bearer/logout", bodyOf(args[0]), &out); err != nil {
+				return exitFailed, err
+			}
+			fmt.Printf("%s has no tokens here any more, and stays out until it is logged in\n", out.Status.name())
+			switch {
+			case out.Revoked:
+				fmt.Println("the server has revoked them")
+			case out.Detail != "":
+				return exitFailed, errors.New("the server has NOT revoked them: " + out.Detail)
+			default:
+				fmt.Println("there was nothing to revoke")
+			}
+			return exitFine, nil
+		}),
+	})
+}
+
+// bodyOf reads <account>[/<user>].
+func bodyOf(arg string) actionJSON {
+	account, user, _ := strings.Cut(arg, "/")
+	return actionJSON{Account: account, User: user}
+}
+
+// A terminalLogin is one run of the command.
+type terminalLogin struct {
+	fl      caddycmd.Flags
+	key     actionJSON
+	browser string // proves that the callback comes from who began it
+	ctx     context.Context
+}
+
+func login(fl caddycmd.Flags, args []string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), fl.Duration("timeout"))
+	defer cancel()
+	t := terminalLogin{fl: fl, key: bodyOf(args[0]), browser: rand.Text() + rand.Text(), ctx: ctx}
+	var st statusJSON
+	uri := "/bearer/status?" + url.Values{"account": {t.key.Account}, "user": {t.key.User}}.Encode()
+	if err := ask(fl, "GET", uri, nil, &st); err != nil {
+		return exitFailed, err
+	}
+	var err error
+	one := &st.Accounts[0]
+	switch {
+	case one.RedirectURI == "":
+		one, err = t.direct()
+	case fl.Bool("paste"):
+		one, err = t.paste()
+	case one.Terminal:
+		one, err = t.listen(one.RedirectURI)
+	default:
+		one, err = t.portal(st.Portal, uri, one.SignedIn)
+	}
+	if err != nil {
+		return exitFailed, err
+	}
+	printLogin(os.Stdout, *one, st.Store, time.Now())
+	return exitFine, nil
+}
+
+// begin starts the login at the server.
+func (t *terminalLogin) begin(redirectURI string) (began beganJSON, err error) {
+	body := loginJSON{actionJSON: t.key, Browser: t.browser, RedirectURI: redirectURI}
+	return began, ask(t.fl, "POST", "/bearer/login", body, &began)
+}
+
+// finish hands the callback over.
+func (t *terminalLogin) finish(query string) (*accountStatus, error) {
+	var done beganJSON
+	err := ask(t.fl, "POST", "/bearer/login/finish", loginJSON{Browser: t.browser, Query: query}, &done)
+	return done.Status, err
+}
+
+// direct logs in without a callback: by the grant alone, or with a code that
+// is entered elsewhere.
+func (t *terminalLogin) direct() (*accountStatus, error) {
+	began, err := t.begin("")
+	if err != nil || began.Done {
+		return began.Status, err
+	}
+	fmt.Printf("Open this address, on any device, and enter the code %s:\n\n%s\n\n", began.UserCode, began.VerificationURI)
+	browse(or(began.VerificationURIComplete, began.VerificationURI))
+	for pause(t.ctx, 2*time.Second) {
+		var now beganJSON
+		if err := ask(t.fl, "POST", "/bearer/login/status", loginJSON{Login: began.Login}, &now); err != nil || now.Done {
+			return now.Status, err
+		}
+	}
+	return nil, errors.New("nobody entered the code in time")
+}
+
+// paste takes the address that the browser ended at from standard input.
+func (t *terminalLogin) paste() (*accountStatus, error) {
+	began, err := t.begin("")
+	if err != nil {
+		return nil, err
+	}
+	fmt.Printf("Open this address on any machine and sign in there:\n\n%s\n\nThen paste the address of the page that you end at: ", began.URL)
+	line, err := bufio.NewReader(io.LimitReader(os.Stdin, 64<<10)).ReadString('\n')
+	if err != nil && line == "" {
+		return nil, errors.New("no address was pasted")
+	}
+	fmt.Println()
+	return t.finish(callbackQuery(line))
+}
+
+// callbackQuery is the query of a pasted address; a query alone is taken, too.
+func callbackQuery(line string) string {
+	line = strings.TrimSpace(line)
+	if _, query, ok := strings.Cut(line, "?"); ok {
+		line = query
+	}
+	query, _, _ := strings.Cut(line, "#")
+	return query
+}
+
+// portal waits until somebody has logged in on the portal.
+func (t *terminalLogin) portal(portal, uri string, before time.Time) (*accountStatus, error) {
+	if portal == "" {
+		return nil, errors.New("the account's redirect_uri is answered by no portal of this server; use --paste")
+	}
+	fmt.Printf("Sign in on the portal:\n\n%s\n\nWaiting until you have. (Over SSH, or without the portal: --paste)\n", portal)
+	browse(portal)
+	for pause(t.ctx, time.Second) {
+		var st statusJSON
+		if err := ask(t.fl, "GET", uri, nil, &st); err != nil {
+			return nil, err
+		}
+		if st.Accounts[0].SignedIn.After(before) {
+			return &st.Accounts[0], nil
+		}
+	}
+	return nil, errors.New("nobody logged in on the portal in time")
+}
+
+// listen takes the callback on the loopback address of redirectURI, on any port
+// if it has none (RFC 8252 §7.3), and only while it waits.
+func (t *terminalLogin) listen(redirectURI string) (*accountStatus, error) {
+	u, err := url.Parse(redirectURI)
+	if err != nil {
+		return nil, err
+	}
+	host := u.Hostname()
+	if host == "localhost" {
+		host = "127.0.0.1" // never a name: who knows where it leads
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, or(u.Port(), "0")))
+	if err != nil {
+		return nil, fmt.Errorf("listening for the answer: %w; is another login under way? or use --paste", err)
+	}
+	if u.Port() == "" {
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		u.Host = net.JoinHostPort(u.Hostname(), port)
+		redirectURI = u.String()
+	}
+	began, err := t.begin(redirectURI)
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	fmt.Printf("Sign in with a browser on this machine:\n\n%s\n\nWaiting for the answer at %s. (Over SSH: --paste)\n", began.URL, u.Host)
+	browse(began.URL)
+	return t.serve(l, u)
+}
+
+// serve answers the browser until the login is done.
+func (t *terminalLogin) serve(l net.Listener, u *url.URL) (*accountStatus, error) {
+	type result struct {
+		status *accountStatus
+		err    error
+	}
+	results, shown := make(chan result, 1), make(chan struct{}, 1)
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		switch {
+		case r.Host != u.Host || r.Method != http.MethodGet:
+			http.Error(w, "This is not what the login waits for.", http.StatusForbidden)
+		case r.URL.Path == u.Path+doneSuffix:
+			fmt.Fprintln(w, "The answer has arrived. The terminal says what came of it; you can close this page.")
+			select {
+			case shown <- struct{}{}:
+			default:
+			}
+		case or(r.URL.Path, "/") == or(u.Path, "/") && isCallback(r):
+			st, err := t.finish(r.URL.RawQuery)
+			if err != nil && isLoginCode(err, oauth.ErrLoginUnknown, oauth.ErrLoginForeign, oauth.ErrCallbackMalformed) {
+				http.Error(w, "This is not the answer that the login waits for.", http.StatusBadRequest)
+				return
+			}
+			// A redirect, so that no code stays in the address bar.
+			http.Redirect(w, r, u.Path+doneSuffix, http.StatusSeeOther)
+			select {
+			case results <- result{st, err}:
+			default:
+			}
+		default:
+			http.NotFound(w, r)
+		}
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // for the last page
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close()
+		}
+	}()
+	select {
+	case r := <-results:
+		select { // the browser follows the redirect
+		case <-shown:
+		case <-time.After(2 * time.Second):
+		}
+		return r.status, r.err
+	case <-t.ctx.Done():
+		return nil, errors.New("no answer came in time")
+	}
+}
+
+const doneSuffix = "/done"
+
+// isLoginCode reports errors of the server that say that a callback is not for
+// this login.
+func isLoginCode(err error, kinds ...error) bool {
+	for _, k := range kinds {
+		if strings.HasPrefix(err.Error(), k.Error()+": ") {
+			return true
+		}
+	}
+	return false
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// browse opens a browser where there is one. The URL is one argument of a
+// program, never part of a command line.
+func browse(link string) {
+	if checkLink(link) != nil || os.Getenv("SSH_CONNECTION") != "" {
+		return
+	}
+	name, args := "xdg-open", []string{link}
+	switch runtime.GOOS {
+	case "darwin":
+		name = "open"
+	case "windows":
+		name, args = "rundll32", []string{"url.dll,FileProtocolHandler", link}
+	default:
+		if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
+			return
+		}
+	}
+	if cmd := exec.Command(name, args...); cmd.Start() == nil {
+		go func() { _ = cmd.Wait() }()
+	}
+}
+
+// printLogin tells what was stored, and until when it is good.
+func printLogin(w io.Writer, st accountStatus, store string, now time.Time) {
+	fmt.Fprintf(w, "%s is logged in\n", st.name())
+	if !st.Expires.IsZero() {
+		fmt.Fprintf(w, "access token: for %s\n", span(st.Expires.Sub(now)))
+	}
+	switch {
+	case !st.HasRefreshToken:
+		fmt.Fprintln(w, "refresh token: none; when the access token ends, log in again")
+	case !st.RefreshExpires.IsZero():
+		fmt.Fprintf(w, "refresh token: until %s\n", st.RefreshExpires.Format(time.DateOnly))
+	default:
+		fmt.Fprintln(w, "refresh token: yes; until when, the server doesn't say")
+	}
+	if st.Unsaved {
+		fmt.Fprintln(w, "NOT STORED: the store can't be written; the tokens are in memory only, don't stop the server")
+		return
+	}
+	fmt.Fprintf(w, "stored in: %s\n", store)
+}

@@ -1,0 +1,313 @@
+package oauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A server is what is learnt of an account's authorization server beyond its
+// configuration, and kept in the store: the metadata of its issuer, and the
+// iss of the first login. All sessions of the account share it.
+type server struct {
+	sessions *Sessions
+	key      Key
+
+	first      chan struct{} // full while metadata is fetched for the first time
+	mu         sync.Mutex    // never held while the network is asked
+	loaded     bool
+	generation uint64
+	known      serverRecord
+	fetching   bool
+	tried      time.Time // when a fetch in the background ended
+	moved      string    // newer metadata isn't used because of this
+}
+
+// serverRecord is what the store holds of a server. It has no secret.
+type serverRecord struct {
+	Version  int       `json:"version"`
+	Metadata *Metadata `json:"metadata,omitempty"`
+	Fetched  time.Time `json:"fetched,omitzero"`
+	Pins     []pin     `json:"pins,omitempty"`
+}
+
+// A pin is the iss that the first login at an authorization endpoint brought;
+// nil if it brought none.
+type pin struct {
+	AuthorizeEndpoint string  `json:"authorize_endpoint"`
+	Iss               *string `json:"iss"`
+}
+
+const (
+	serverVersion = 1
+	// metadataAge is how old metadata may become before it is fetched again.
+	metadataAge = 24 * time.Hour
+	// fetchTimeout is how long a fetch may take.
+	fetchTimeout = 20 * time.Second
+)
+
+// serverKey is where an account's server is kept. No session has this key: an
+// account's name is never empty.
+func serverKey(account string) Key { return Key{User: account} }
+
+func (ss *Sessions) newServer(account string) *server {
+	return &server{sessions: ss, key: serverKey(account), first: make(chan struct{}, 1)}
+}
+
+// load reads what the store has, once. Call it with mu.
+func (sv *server) load(ctx context.Context) error {
+	if sv.loaded {
+		return nil
+	}
+	e, err := sv.sessions.store.Load(ctx, sv.key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("loading what is known of the authorization server: %w", err)
+	}
+	if err == nil {
+		if err := json.Unmarshal(e.Value, &sv.known); err != nil || sv.known.Version != serverVersion {
+			sv.known = serverRecord{} // it is learnt again
+		}
+		sv.generation = e.Generation
+	}
+	sv.loaded = true
+	return nil
+}
+
+// save stores what is known. That it can't is no reason to stop: it is learnt
+// again. Call it with mu.
+func (sv *server) save(ctx context.Context) {
+	sv.known.Version = serverVersion
+	value, err := json.Marshal(sv.known)
+	if err == nil {
+		err = sv.sessions.store.Save(ctx, sv.key, Entry{Generation: sv.generation + 1, Value: value})
+	}
+	if err != nil {
+		sv.sessions.log.Load().Warn("saving what is known of the authorization server", "account", sv.key.User, "error", err)
+		if e, err := sv.sessions.store.Load(ctx, sv.key); err == nil {
+			sv.generation = e.Generation // the next save may succeed
+		}
+		return
+	}
+	sv.generation++
+}
+
+// An endpointOf picks the endpoint that somebody is about to ask.
+type endpointOf func(*Client) string
+
+func tokenEndpoint(c *Client) string  { return c.TokenEndpoint }
+func revokeEndpoint(c *Client) string { return c.RevokeEndpoint }
+
+// resolve returns the client with its endpoints, needed among them. Metadata
+// that is known is used as it is, and fetched again in the background when it
+// is old: a server whose discovery is away can be asked for tokens all the
+// same. Nobody waits for metadata if what is needed is configured.
+func (sv *server) resolve(ctx context.Context, c *Client, needed endpointOf) (*Client, error) {
+	if !c.Discover {
+		return c, nil
+	}
+	configured := needed(c) != ""
+	if m, err := sv.metadata(ctx, c, configured); err != nil || m != nil || configured {
+		return c.with(m), err
+	}
+	select { // one asks, the others wait
+	case sv.first <- struct{}{}:
+		defer func() { <-sv.first }()
+	case <-ctx.Done():
+		return nil, errors.New("fetching metadata: time-out")
+	}
+	if m, err := sv.metadata(ctx, c, false); err != nil || m != nil {
+		return c.with(m), err
+	}
+	m, err := c.fetchMetadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	sv.learn(ctx, m)
+	return c.with(&m), nil
+}
+
+// metadata returns what is known of the client's issuer; nil if nothing is:
+// then it is fetched behind, if so wanted.
+func (sv *server) metadata(ctx context.Context, c *Client, behind bool) (*Metadata, error) {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if err := sv.load(ctx); err != nil {
+		return nil, err
+	}
+	m := sv.known.Metadata
+	if m != nil && m.Issuer != c.Issuer {
+		m, sv.known = nil, serverRecord{Pins: sv.known.Pins} // of another one
+	}
+	if m == nil && behind || time.Since(sv.known.Fetched) >= metadataAge && m != nil {
+		sv.fetchBehind(c)
+	}
+	return m, nil
+}
+
+// fetchBehind fetches metadata in the background, and tries again after an
+// hour if it can't. Call it with mu.
+func (sv *server) fetchBehind(c *Client) {
+	if sv.fetching || time.Since(sv.tried) < time.Hour {
+		return
+	}
+	sv.fetching = sv.sessions.takeOff(func() {
+		ctx := sv.sessions.ctx
+		m, err := c.fetchMetadata(ctx)
+		log := sv.sessions.log.Load().With("account", sv.key.User)
+		sv.mu.Lock()
+		defer sv.mu.Unlock()
+		sv.fetching, sv.tried = false, time.Now()
+		if err != nil {
+			log.Warn("fetching the authorization server's metadata; what is known stays in use", "error", err)
+			return
+		}
+		sv.moved = ""
+		var former Metadata
+		if sv.known.Metadata != nil && sv.known.Metadata.Issuer == m.Issuer {
+			former = *sv.known.Metadata
+		}
+		if what, ok := c.overrides(m).movedFrom(c.overrides(former)); ok && former.Issuer != "" {
+			sv.moved = what + "; the former stays in use. To consent, set the endpoints in the account"
+			log.Error("the authorization server's metadata names another host", "detail", sv.moved)
+			sv.known.Fetched = time.Now().Round(0)
+			return
+		}
+		sv.learn(ctx, m)
+	})
+}
+
+// fetchMetadata fetches the metadata of the client's issuer. What is wrong with
+// endpoints that are configured doesn't matter.
+func (c *Client) fetchMetadata(ctx context.Context) (Metadata, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	m, err := fetchMetadata(ctx, c.Transport, c.Issuer)
+	var configured []string
+	for option, endpoint := range map[string]string{
+		"authorize_endpoint": c.AuthorizeEndpoint, "token_endpoint": c.TokenEndpoint,
+		"revoke_endpoint": c.RevokeEndpoint, "device_endpoint": c.DeviceEndpoint,
+	} {
+		if endpoint != "" {
+			configured = append(configured, option)
+		}
+	}
+	return m, unlessOverridden(err, configured...)
+}
+
+// learn keeps metadata. Call it with mu.
+func (sv *server) learn(ctx context.Context, m Metadata) {
+	sv.known.Metadata, sv.known.Fetched = &m, time.Now().Round(0)
+	sv.save(ctx)
+}
+
+// overrides puts what is configured in place of what the metadata says.
+func (c *Client) overrides(m Metadata) Metadata {
+	for _, e := range []struct {
+		configured string
+		found      *string
+	}{
+		{c.AuthorizeEndpoint, &m.AuthorizeEndpoint}, {c.TokenEndpoint, &m.TokenEndpoint},
+		{c.RevokeEndpoint, &m.RevokeEndpoint}, {c.DeviceEndpoint, &m.DeviceEndpoint},
+	} {
+		if e.configured != "" {
+			*e.found = e.configured
+		}
+	}
+	return m
+}
+
+// with returns the client with the endpoints of its issuer's metadata.
+func (c *Client) with(found *Metadata) *Client {
+	if found == nil {
+		return c
+	}
+	m, n := c.overrides(*found), *c
+	n.AuthorizeEndpoint, n.TokenEndpoint, n.RevokeEndpoint, n.DeviceEndpoint = m.AuthorizeEndpoint, m.TokenEndpoint, m.RevokeEndpoint, m.DeviceEndpoint
+	return &n
+}
+
+// ErrIssuerMismatch: the iss of a callback isn't that of the account's
+// authorization server: another server may have sent it (RFC 9207).
+var ErrIssuerMismatch = errors.New("the callback names another authorization server")
+
+// checkIss compares the iss of a callback, nil if there is none (RFC 9207
+// §2.4). A pin that isn't there yet is set by [server.pin].
+func (sv *server) checkIss(ctx context.Context, c *Client, iss *string) error {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if err := sv.load(ctx); err != nil {
+		return err
+	}
+	return sv.judgeIss(c, iss)
+}
+
+// judgeIss decides by what is known. Call it with mu.
+func (sv *server) judgeIss(c *Client, iss *string) error {
+	want, must := c.Issuer, c.Issuer != ""
+	switch {
+	case c.Discover:
+		must = sv.known.Metadata != nil && sv.known.Metadata.SendsIss
+	case c.Issuer == "" && c.PinIssuer:
+		p, ok := sv.pinOf(c)
+		if !ok {
+			return nil
+		}
+		if must = p.Iss != nil; must {
+			want = *p.Iss
+		}
+	}
+	return issError(iss, want, must)
+}
+
+// issError decides: want is the issuer, empty if none is known; must, that an
+// iss has to be there.
+func issError(iss *string, want string, must bool) error {
+	switch {
+	case iss == nil && must:
+		return &LoginError{ErrIssuerMismatch, "the callback has no iss, but this server sends one (RFC 9207)"}
+	case iss == nil, want != "" && *iss == want:
+		return nil
+	case want == "":
+		return &LoginError{ErrIssuerMismatch, "the callback has an iss, but none is expected; if it is right, add the line `issuer " + shown(*iss) + "` to the account"}
+	}
+	return &LoginError{ErrIssuerMismatch, "the callback's iss is " + shown(*iss) + ", not " + shown(want) + "; if it is right, set `issuer` in the account"}
+}
+
+// pin keeps the iss of a login that succeeded, if it is the first; otherwise
+// it is checked once more: two may have been the first at a time.
+func (sv *server) pin(ctx context.Context, c *Client, iss *string) error {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if _, ok := sv.pinOf(c); ok || !c.PinIssuer || c.Issuer != "" {
+		return sv.judgeIss(c, iss)
+	}
+	sv.known.Pins = append(sv.known.Pins, pin{AuthorizeEndpoint: c.AuthorizeEndpoint, Iss: iss})
+	sv.save(ctx)
+	text := "none"
+	if iss != nil {
+		text = shown(*iss)
+	}
+	sv.sessions.log.Load().Info("later logins must bring the same iss", "account", sv.key.User, "iss", text)
+	return nil
+}
+
+func (sv *server) pinOf(c *Client) (pin, bool) {
+	i := slices.IndexFunc(sv.known.Pins, func(p pin) bool { return p.AuthorizeEndpoint == c.AuthorizeEndpoint })
+	if i < 0 {
+		return pin{}, false
+	}
+	return sv.known.Pins[i], true
+}
+
+// warning says why newer metadata isn't used; empty if it is.
+func (sv *server) warning() string {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return sv.moved
+}
