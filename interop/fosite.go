@@ -1,41 +1,47 @@
-// Package interop is an authorization server that its client's authors did not
-// write: ory/fosite, with the grants password and refresh_token, and an API
-// behind it. Its tests run caddy-bearer's own binary against it.
+// Package interop is two authorization servers that their client's authors did
+// not write, and an API behind each: ory/fosite, in this process, and npm
+// oidc-provider, in one of its own. Its tests run caddy-bearer's own binary
+// against them.
 //
 // It is a module of its own, so that what only these tests need is in nobody's
-// build. The binary is built from the folder above, which Go's test cache does
-// not see: run
+// build. The script run installs what they need and runs them all. The binary is
+// built from the folder above, which Go's test cache does not see: by hand, run
 //
 //	go test -count 1 ./...
 package interop
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/compose"
+	"github.com/ory/fosite/handler/openid"
 	"github.com/ory/fosite/storage"
+	"github.com/ory/fosite/token/jwt"
 )
 
-// Config is what the server knows of its only client and its only user.
+// Config is what the server knows of its only user and of its clients.
 type Config struct {
 	// The client authenticates with HTTP Basic, form-encoded first (RFC 6749
 	// §2.3.1); the secret has 72 bytes at most.
 	ClientID, ClientSecret string
 	Username, Password     string
+	// RedirectURI is that of the client and of the client PublicClient. If its
+	// host is a loopback address, any port will do (RFC 8252 §7.3).
+	RedirectURI string
+	// Issuer is named in id_tokens.
+	Issuer string
 	// TokenLifetime is that of access tokens. fosite rounds their end to a full
 	// second, and expires_in down: 5 s live for 4.5 s to 5.5 s, and say 4 or 5.
 	TokenLifetime time.Duration
-	// APIDelay is how long after a request's arrival the API looks at its token.
-	// Meanwhile a refresh may have killed it. Default: 0.
+	// APIDelay is [API].Delay.
 	APIDelay time.Duration
 }
 
@@ -44,11 +50,16 @@ type Config struct {
 const (
 	ScopeAPI     = "api"
 	ScopeOffline = "offline"
+	ScopeOpenID  = "openid"
 )
 
-// Server is the authorization server and the API. Refresh tokens work once:
-// whoever presents a spent one has the whole family revoked, access token
-// included (RFC 9700 §4.14.2). A refresh revokes the former access token at once.
+// PublicClient is the client_id of a client without credentials.
+const PublicClient = "public"
+
+// Server is the authorization server, with the grants authorization_code (PKCE
+// with S256 only), password and refresh_token. Refresh tokens work once: whoever
+// presents a spent one has the whole family revoked, access token included (RFC
+// 9700 §4.14.2). A refresh revokes the former access token at once.
 type Server struct {
 	config Config
 
@@ -57,21 +68,6 @@ type Server struct {
 	// steps, so that two requests at a time could both be granted.
 	mu       sync.Mutex
 	provider fosite.OAuth2Provider
-	events   []TokenEvent
-	spent    string
-
-	served, refused atomic.Int64
-}
-
-// TokenEvent is one request to the token endpoint.
-type TokenEvent struct {
-	At    time.Time // when it was decided
-	Grant string    // grant_type, as sent
-	// Presented is the SHA-256 of the refresh token that was sent, in hex; empty
-	// without one.
-	Presented string
-	Status    int
-	Code      string // error code of RFC 6749 §5.2, empty when granted
 }
 
 // New returns a server that listens nowhere yet.
@@ -81,6 +77,8 @@ func New(c Config) (*Server, error) {
 	config := &fosite.Config{
 		AccessTokenLifespan:  c.TokenLifetime,
 		RefreshTokenLifespan: time.Hour,
+		IDTokenIssuer:        c.Issuer,
+		EnforcePKCE:          true,
 		GlobalSecret:         secret,
 		ScopeStrategy:        fosite.ExactScopeStrategy,
 		HashCost:             4, // bcrypt's least; tests wait for it
@@ -91,28 +89,52 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hashing the client secret: %w", err)
 	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a key for id_tokens: %w", err)
+	}
+	keys := func(context.Context) (any, error) { return key, nil }
 	store := storage.NewMemoryStore()
 	store.Users[c.Username] = storage.MemoryUserRelation{Username: c.Username, Password: c.Password}
-	store.Clients[c.ClientID] = &fosite.DefaultOpenIDConnectClient{
-		DefaultClient: &fosite.DefaultClient{
-			ID:         c.ClientID,
-			Secret:     hash,
-			GrantTypes: []string{"password", "refresh_token"},
-			Scopes:     []string{ScopeAPI, ScopeOffline},
-		},
-		TokenEndpointAuthMethod: "client_secret_basic",
-	}
+	store.Clients[c.ClientID] = c.client(&fosite.DefaultClient{ID: c.ClientID, Secret: hash}, "client_secret_basic", "password")
+	store.Clients[PublicClient] = c.client(&fosite.DefaultClient{ID: PublicClient, Public: true}, "none")
 	return &Server{config: c, provider: compose.Compose(config, store,
-		&compose.CommonStrategy{CoreStrategy: compose.NewOAuth2HMACStrategy(config)},
+		&compose.CommonStrategy{
+			CoreStrategy:               compose.NewOAuth2HMACStrategy(config),
+			OpenIDConnectTokenStrategy: compose.NewOpenIDConnectStrategy(keys, config),
+			Signer:                     &jwt.DefaultSigner{GetPrivateKey: keys},
+		},
+		compose.OAuth2AuthorizeExplicitFactory,
+		compose.OpenIDConnectExplicitFactory,
+		compose.OAuth2PKCEFactory, // after the one that makes the code
 		//lint:ignore SA1019 the grant is what the client is there for
 		compose.OAuth2ResourceOwnerPasswordCredentialsFactory,
 		compose.OAuth2RefreshTokenGrantFactory,
+		compose.OAuth2TokenRevocationFactory,
 		compose.OAuth2TokenIntrospectionFactory,
 	)}, nil
 }
 
-// AuthorizationServer serves the token endpoint at every path (RFC 6749 §3.2).
-func (s *Server) AuthorizationServer() http.Handler { return http.HandlerFunc(s.serveToken) }
+// client completes a client; grants are those that it has besides.
+func (c Config) client(d *fosite.DefaultClient, auth string, grants ...string) fosite.Client {
+	d.GrantTypes = append(grants, "authorization_code", "refresh_token")
+	d.ResponseTypes = []string{"code"}
+	d.Scopes = []string{ScopeAPI, ScopeOffline, ScopeOpenID}
+	d.RedirectURIs = []string{c.RedirectURI}
+	return &fosite.DefaultOpenIDConnectClient{DefaultClient: d, TokenEndpointAuthMethod: auth}
+}
+
+// AuthorizationServer serves the endpoints /authorize (RFC 6749 §3.1), /token
+// (§3.2) and /revoke (RFC 7009).
+func (s *Server) AuthorizationServer() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /authorize", s.showSignIn)
+	mux.HandleFunc("POST /authorize", s.signIn)
+	mux.HandleFunc("GET /cancel", s.cancel)
+	mux.HandleFunc("POST /token", s.serveToken)
+	mux.HandleFunc("POST /revoke", s.serveRevocation)
+	return mux
+}
 
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
@@ -124,53 +146,49 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	s.provider.WriteAccessResponse(r.Context(), w, req, res)
 }
 
-// grant decides a token request and logs it, before anybody has the answer.
+// grant decides a token request.
 func (s *Server) grant(r *http.Request) (fosite.AccessRequester, fosite.AccessResponder, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A client that went away doesn't undo what it caused.
-	ctx := context.WithoutCancel(r.Context())
-	req, err := s.provider.NewAccessRequest(ctx, r, new(fosite.DefaultSession))
+	req, err := s.provider.NewAccessRequest(r.Context(), r, openid.NewDefaultSession())
 	if err != nil {
-		s.log(r, err)
 		return req, nil, err
 	}
-	for _, scope := range req.GetRequestedScopes() {
-		req.GrantScope(scope) // the handler has checked that the client may
+	if req.GetGrantTypes().ExactOne("password") {
+		for _, scope := range req.GetRequestedScopes() {
+			req.GrantScope(scope) // the handler has checked that the client may
+		}
 	}
-	res, err := s.provider.NewAccessResponse(ctx, req)
-	s.log(r, err)
+	res, err := s.provider.NewAccessResponse(r.Context(), req)
 	return req, res, err
 }
 
-// log keeps what came of a token request. Call it with mu.
-func (s *Server) log(r *http.Request, err error) {
-	e := TokenEvent{At: time.Now(), Grant: r.PostForm.Get("grant_type"), Status: http.StatusOK}
-	token := r.PostForm.Get("refresh_token")
-	if token != "" {
-		sum := sha256.Sum256([]byte(token))
-		e.Presented = hex.EncodeToString(sum[:])
-	}
-	if err != nil {
-		refusal := fosite.ErrorToRFC6749Error(err)
-		e.Status, e.Code = refusal.CodeField, refusal.ErrorField
-	} else if token != "" {
-		s.spent = token
-	}
-	s.events = append(s.events, e)
+func (s *Server) serveRevocation(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	s.mu.Lock()
+	err := s.provider.NewRevocationRequest(r.Context(), r)
+	s.mu.Unlock()
+	s.provider.WriteRevocationResponse(r.Context(), w, err)
 }
 
-// TokenEvents returns the log of the token endpoint, oldest first.
-func (s *Server) TokenEvents() []TokenEvent {
+// Live reports whether a token is a live access token with [ScopeAPI], and
+// whose.
+func (s *Server) Live(ctx context.Context, token string) (user string, live bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]TokenEvent(nil), s.events...)
+	use, req, err := s.provider.IntrospectToken(ctx, token, fosite.AccessToken, openid.NewDefaultSession(), ScopeAPI)
+	if err != nil || use != fosite.AccessToken {
+		return "", false
+	}
+	return req.GetSession().GetSubject(), true
 }
 
-// Spent returns the refresh token that was spent last, for who plays a thief;
-// empty if there was no refresh.
-func (s *Server) Spent() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.spent
+// session is that of somebody who has just signed in.
+func session(user string) *openid.DefaultSession {
+	now := time.Now().UTC()
+	return &openid.DefaultSession{
+		Subject: user,
+		Claims:  &jwt.IDTokenClaims{Subject: user, AuthTime: now, RequestedAt: now},
+		Headers: &jwt.Headers{},
+	}
 }

@@ -53,31 +53,64 @@ var buildCaddy = sync.OnceValue(func() error {
 // A proxy is caddy-bearer as a sidecar, in a directory of its own.
 type proxy struct {
 	*testing.T
+	rig          *rig
 	dir, address string
+	account      []string // lines of the account
+	target       string   // of bearer_proxy: the account, and the user if it has one
+	options      string   // of bearer_proxy
 	cmd          *exec.Cmd
 	log          *os.File
 }
 
-// newProxy writes the proxy's files; lines, if any, take the place of the
-// account's scope and client_auth.
+// newProxy writes the files of a proxy that signs in by itself; lines, if any,
+// take the place of the account's scope and client_auth.
 func newProxy(r *rig, lines ...string) *proxy {
+	r.Helper()
+	if len(lines) == 0 {
+		lines = []string{"client_auth basic", "scope " + ScopeAPI + " " + ScopeOffline}
+	}
+	p := makeProxy(r)
+	p.write("client_secret", r.ClientSecret)
+	p.write("password", r.Password)
+	p.account = append(lines,
+		"token_endpoint "+r.url+r.paths.token,
+		"client_id "+r.ClientID,
+		"client_secret {file."+p.dir+"/client_secret}",
+		"grant password {", "username "+r.Username, "password {file."+p.dir+"/password}", "}")
+	p.configure()
+	return p
+}
+
+// makeProxy prepares a proxy that has no configuration yet.
+func makeProxy(r *rig) *proxy {
 	r.Helper()
 	if err := buildCaddy(); err != nil {
 		r.Fatal(err)
 	}
-	if len(lines) == 0 {
-		lines = []string{"client_auth basic", "scope " + ScopeAPI + " " + ScopeOffline}
-	}
-	p := &proxy{T: r.T, dir: r.TempDir()}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	p := &proxy{T: r.T, rig: r, dir: r.TempDir(), address: freeAddress(r.T), target: "erp"}
+	var err error
+	if p.log, err = os.Create(filepath.Join(p.dir, "log")); err != nil {
 		r.Fatal(err)
 	}
-	p.address = l.Addr().String()
-	l.Close()
+	r.Cleanup(p.end)
+	return p
+}
+
+// freeAddress is one on which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// configure writes the Caddyfile.
+func (p *proxy) configure() {
+	p.Helper()
 	_, port, _ := net.SplitHostPort(p.address)
-	p.write("client_secret", credentials.ClientSecret)
-	p.write("password", credentials.Password)
 	p.write("Caddyfile", fmt.Sprintf(`{
 	admin unix/%[1]s/admin.sock
 	grace_period 5s
@@ -86,29 +119,19 @@ func newProxy(r *rig, lines ...string) *proxy {
 			path %[1]s/data/tokens.db
 		}
 		account erp {
-			token_endpoint %[2]s/oauth2/token
-			upstream %[3]s
-			client_id %[5]s
-			client_secret {file.%[1]s/client_secret}
-			%[7]s
-			grant password {
-				username %[6]s
-				password {file.%[1]s/password}
-			}
+			upstream %[2]s
+			%[4]s
 		}
 	}
 }
 
-http://:%[4]s {
+http://:%[3]s {
 	bind 127.0.0.1
-	bearer_proxy erp %[3]s
-}
-`, p.dir, r.token.URL, r.api.URL, port, credentials.ClientID, credentials.Username, strings.Join(lines, "\n\t\t\t")))
-	if p.log, err = os.Create(filepath.Join(p.dir, "log")); err != nil {
-		r.Fatal(err)
+	bearer_proxy %[5]s %[2]s {
+		%[6]s
 	}
-	r.Cleanup(p.end)
-	return p
+}
+`, p.dir, p.rig.api.URL, port, strings.Join(p.account, "\n\t\t\t"), p.target, p.options))
 }
 
 // end stops the proxy and shows its log if something is wrong with it.
@@ -124,15 +147,22 @@ func (p *proxy) end() {
 			p.Errorf("%s in the proxy's log", bad)
 		}
 	}
-	// Parts of the secrets that stay as they are in JSON, or form-encoded, and
-	// how fosite's tokens begin.
-	for _, secret := range []string{"p+q%r", "p%2Bq%25r", "secure", "ory_at_", "ory_rt_"} {
-		if bytes.Contains(text, []byte(secret)) {
-			p.Error("a secret is in the proxy's log")
-		}
-	}
+	p.holdsNoSecret("the proxy's log", text)
 	if p.Failed() {
 		p.Logf("%s", text)
+	}
+}
+
+// holdsNoSecret fails the test if a text has a part of the credentials that
+// stays as it is in JSON, or form-encoded; or the start of fosite's tokens; or
+// what went over the wire.
+func (p *proxy) holdsNoSecret(where string, text []byte) {
+	p.Helper()
+	parts := []string{"p+q%r", "p%2Bq%25r", "secure", "ory_at_", "ory_rt_", "ory_ac_"}
+	for _, secret := range append(parts, p.rig.Secrets()...) {
+		if bytes.Contains(text, []byte(secret)) {
+			p.Errorf("a secret is in %s", where)
+		}
 	}
 }
 

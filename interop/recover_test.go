@@ -92,7 +92,7 @@ func (tp *trap) wrap(next http.Handler) http.Handler {
 }
 
 func (tp *trap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil || r.PostForm.Get("grant_type") != "refresh_token" {
+	if sent, err := form(r); err != nil || sent.Get("grant_type") != "refresh_token" {
 		tp.next.ServeHTTP(w, r)
 		return
 	}
