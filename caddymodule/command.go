@@ -31,6 +31,13 @@ the default one.
 
 Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`,
 		CobraFunc: func(cmd *cobra.Command) {
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return cmd.Help()
+				}
+				return wrongUse(cmd, fmt.Errorf("there is no subcommand %s", args[0]))
+			}
+			cmd.SetFlagErrorFunc(wrongUse)
 			cmd.AddCommand(statusCommand(), loginCommand(), logoutCommand(),
 				actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token"),
 				actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again"),
@@ -46,6 +53,14 @@ const (
 	exitWrongUse = 2
 	exitLogin    = 3
 )
+
+// wrongUse ends a command that was not understood.
+func wrongUse(cmd *cobra.Command, err error) error {
+	cmd.SilenceUsage = true
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
+		return exitWrongUse, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})(cmd, nil)
+}
 
 func adminFlags(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().String("address", "", "Address of the admin endpoint")

@@ -7,19 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
-
-	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 func loginCommand() *cobra.Command {
@@ -154,16 +148,6 @@ func (t *terminalLogin) paste() (*accountStatus, error) {
 	return t.finish(callbackQuery(line))
 }
 
-// callbackQuery is the query of a pasted address; a query alone is taken, too.
-func callbackQuery(line string) string {
-	line = strings.TrimSpace(line)
-	if _, query, ok := strings.Cut(line, "?"); ok {
-		line = query
-	}
-	query, _, _ := strings.Cut(line, "#")
-	return query
-}
-
 // portal waits until somebody has logged in on the portal.
 func (t *terminalLogin) portal(portal, uri string, before time.Time) (*accountStatus, error) {
 	if portal == "" {
@@ -183,133 +167,12 @@ func (t *terminalLogin) portal(portal, uri string, before time.Time) (*accountSt
 	return nil, errors.New("nobody logged in on the portal in time")
 }
 
-// listen takes the callback on the loopback address of redirectURI, on any port
-// if it has none (RFC 8252 §7.3), and only while it waits.
-func (t *terminalLogin) listen(redirectURI string) (*accountStatus, error) {
-	u, err := url.Parse(redirectURI)
-	if err != nil {
-		return nil, err
-	}
-	host := u.Hostname()
-	if host == "localhost" {
-		host = "127.0.0.1" // never a name: who knows where it leads
-	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, or(u.Port(), "0")))
-	if err != nil {
-		return nil, fmt.Errorf("listening for the answer: %w; is another login under way? or use --paste", err)
-	}
-	if u.Port() == "" {
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		u.Host = net.JoinHostPort(u.Hostname(), port)
-		redirectURI = u.String()
-	}
-	began, err := t.begin(redirectURI)
-	if err != nil {
-		_ = l.Close()
-		return nil, err
-	}
-	fmt.Printf("Sign in with a browser on this machine:\n\n%s\n\nWaiting for the answer at %s. (Over SSH: --paste)\n", began.URL, u.Host)
-	browse(began.URL)
-	return t.serve(l, u)
-}
-
-// serve answers the browser until the login is done.
-func (t *terminalLogin) serve(l net.Listener, u *url.URL) (*accountStatus, error) {
-	type result struct {
-		status *accountStatus
-		err    error
-	}
-	results, shown := make(chan result, 1), make(chan struct{}, 1)
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("Referrer-Policy", "no-referrer")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		switch {
-		case r.Host != u.Host || r.Method != http.MethodGet:
-			http.Error(w, "This is not what the login waits for.", http.StatusForbidden)
-		case r.URL.Path == u.Path+doneSuffix:
-			fmt.Fprintln(w, "The answer has arrived. The terminal says what came of it; you can close this page.")
-			select {
-			case shown <- struct{}{}:
-			default:
-			}
-		case or(r.URL.Path, "/") == or(u.Path, "/") && isCallback(r):
-			st, err := t.finish(r.URL.RawQuery)
-			if err != nil && isLoginCode(err, oauth.ErrLoginUnknown, oauth.ErrLoginForeign, oauth.ErrCallbackMalformed) {
-				http.Error(w, "This is not the answer that the login waits for.", http.StatusBadRequest)
-				return
-			}
-			// A redirect, so that no code stays in the address bar.
-			http.Redirect(w, r, u.Path+doneSuffix, http.StatusSeeOther)
-			select {
-			case results <- result{st, err}:
-			default:
-			}
-		default:
-			http.NotFound(w, r)
-		}
-	})}
-	go func() { _ = server.Serve(l) }()
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // for the last page
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			_ = server.Close()
-		}
-	}()
-	select {
-	case r := <-results:
-		select { // the browser follows the redirect
-		case <-shown:
-		case <-time.After(2 * time.Second):
-		}
-		return r.status, r.err
-	case <-t.ctx.Done():
-		return nil, errors.New("no answer came in time")
-	}
-}
-
-const doneSuffix = "/done"
-
-// isLoginCode reports errors of the server that say that a callback is not for
-// this login.
-func isLoginCode(err error, kinds ...error) bool {
-	for _, k := range kinds {
-		if strings.HasPrefix(err.Error(), k.Error()+": ") {
-			return true
-		}
-	}
-	return false
-}
-
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
 	case <-time.After(d):
 		return true
-	}
-}
-
-// browse opens a browser where there is one. The URL is one argument of a
-// program, never part of a command line.
-func browse(link string) {
-	if checkLink(link) != nil || os.Getenv("SSH_CONNECTION") != "" {
-		return
-	}
-	name, args := "xdg-open", []string{link}
-	switch runtime.GOOS {
-	case "darwin":
-		name = "open"
-	case "windows":
-		name, args = "rundll32", []string{"url.dll,FileProtocolHandler", link}
-	default:
-		if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
-			return
-		}
-	}
-	if cmd := exec.Command(name, args...); cmd.Start() == nil {
-		go func() { _ = cmd.Wait() }()
 	}
 }
 

@@ -162,7 +162,7 @@ func (p *Portal) checkProtection(ctx caddy.Context) error {
 func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, inside := strings.CutPrefix(r.URL.Path, p.base)
 	inside = inside && (path == "" || path[0] == '/')
-	callback := p.callbacks[r.URL.Path] && isCallback(r)
+	callback := p.callbacks[r.URL.Path] && isCallback(r) && (inside || p.answersTo(r))
 	if callback || inside && path == "/callback" {
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true) // the query holds the code
 	}

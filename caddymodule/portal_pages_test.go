@@ -374,7 +374,7 @@ func TestPortalAccounts(t *testing.T) {
 func TestPortalMessages(t *testing.T) {
 	t.Parallel()
 	for code, role := range map[string]string{"signed_in": "status", "signed_out": "status", "signed_out_not_revoked": "alert", "attempt_ok": "status", "": "", "no such": ""} {
-		_, root := written(t, accountsPage{Message: code})
+		_, root := written(t, accountsPage{Message: code, CSRF: "x", Sessions: []oauth.Status{{State: oauth.StateReady}}})
 		var got string
 		for _, p := range root.all("p") {
 			if p.attr["role"] != "" {
@@ -387,6 +387,10 @@ func TestPortalMessages(t *testing.T) {
 		if got != role {
 			t.Errorf("message %q has the role %q, want %q", code, got, role)
 		}
+	}
+	// Its address may be an old one.
+	if (accountsPage{Message: "signed_in", Sessions: []oauth.Status{{State: oauth.StateLoginRequired}}}).Notice() != nil {
+		t.Error("the page says that somebody is signed in where nobody is")
 	}
 }
 
@@ -464,7 +468,7 @@ func TestPortalDevice(t *testing.T) {
 	}
 
 	page.Still = true
-	if _, root := written(t, page); refreshOf(root) != "" || !slices.Contains(hrefs(root), page.Check) {
+	if _, root := written(t, page); refreshOf(root) != "" || !slices.Contains(hrefs(root), page.StillURL()) {
 		t.Error("the page that stays goes, or can't be checked")
 	}
 	for over, text := range map[string]string{deviceExpired: "The code has expired", deviceFailed: "it was denied"} {

@@ -21,15 +21,18 @@ type portalMessage struct {
 	Text string
 	// Kind is ok or warn. What went partly wrong is an alert.
 	Kind string
+	// Serves: it is told only while an account serves, as the address with the
+	// message may be an old one.
+	Serves bool
 }
 
 // portalMessages are by the value of the query's `message`. They are fixed, as
 // anybody can make a link with one.
 var portalMessages = map[string]portalMessage{
-	"signed_in":              {"You are signed in.", "ok"},
-	"signed_out":             {"You are signed out, and the server has been told.", "ok"},
-	"signed_out_not_revoked": {"You are signed out here, but the server was not told: tokens may be valid there until they expire.", "warn"},
-	"attempt_ok":             {"The attempt worked: the account is signed in.", "ok"},
+	"signed_in":              {"You are signed in.", "ok", true},
+	"signed_out":             {"You are signed out, and the server has been told.", "ok", false},
+	"signed_out_not_revoked": {"You are signed out here, but the server was not told: tokens may be valid there until they expire.", "warn", false},
+	"attempt_ok":             {"The attempt worked: the account is signed in.", "ok", true},
 }
 
 // A sessionView puts a session's condition into words.
@@ -151,7 +154,7 @@ var portalProblems = map[string]portalProblem{
 		What: "It was finished before, took too long, or was never begun here. Nothing has changed just now.",
 		Do:   "Go back to the portal. If the account is ready, all is well; otherwise sign in again."},
 	"login_foreign": {Status: http.StatusForbidden, Title: "This sign-in was begun elsewhere",
-		What: "It was begun in another browser or by another user of this proxy, and can only be finished there. It was stopped, so that nobody can hand you a sign-in that isn't yours.",
+		What: "It was begun in another browser or by another user of this proxy, and can only be finished there. It was not taken here, so that nobody can hand you a sign-in that isn't yours.",
 		Do:   "Finish it where you began it, or go back to the portal and sign in here. Cookies must be allowed for this site."},
 	"issuer_mismatch": {Status: http.StatusBadRequest, Title: "The answer came from an unexpected server",
 		What: "It names another issuer than the one at which this account signs in. It was not used.",

@@ -124,7 +124,7 @@ func (r *providerRig) refusedCode() {
 func (r *providerRig) deniedDevice() {
 	r.Helper()
 	r.start()
-	if page := r.enterCode(r.sandbox.DenyDevice, ""); page == nil || !contains(page.text, "The sign-in failed", "access_denied") {
+	if page := r.enterCode(r.sandbox.DenyDevice, ""); page == nil || !contains(page.text, "The server did not grant access", "access_denied") {
 		r.Errorf("the page says %+v, want access_denied", page)
 	}
 	r.fails(503, "login_required")

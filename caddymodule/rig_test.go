@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -119,6 +120,26 @@ func (r *rig) load(caddyfile string) error {
 		return err
 	}
 	return caddy.Load(json, true)
+}
+
+// settled waits until a reload has handed the port over: meanwhile the kernel
+// may close a connection that the old listener has not accepted.
+func (r *rig) settled() {
+	r.Helper()
+	good := 0
+	r.eventually("reloaded", func() bool {
+		conn, err := net.Dial("tcp", r.address)
+		if good++; err != nil {
+			good = 0
+			return false
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Millisecond))
+		if _, err = conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			good = 0 // closed
+		}
+		return good == 5
+	})
 }
 
 func (r *rig) stop() {

@@ -48,6 +48,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	if err := r.load(config); err != nil {
 		t.Fatal(err)
 	}
+	r.settled()
 	r.get("/echo")
 	address := strings.Fields(config[strings.Index(config, "admin ")+6:])[0]
 	places := map[string]string{}

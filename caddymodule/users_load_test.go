@@ -71,7 +71,7 @@ func TestUsersUnderLoad(t *testing.T) {
 	}
 	shared := &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32, MaxConnsPerHost: 32}}
 	defer shared.CloseIdleConnections()
-	const callers, calls = 50, 40
+	const callers, calls = 50, 30
 	var wg sync.WaitGroup
 	for _, c := range crowds {
 		for i := range callers {
@@ -115,7 +115,7 @@ func disturb(r *portalRig, crowds []*crowd, done chan struct{}) (times int) {
 			marks = append(marks, c.right.Load())
 		}
 		for i, c := range crowds {
-			for c.right.Load() < marks[i]+150 {
+			for c.right.Load() < marks[i]+250 {
 				select {
 				case <-done:
 					return times

@@ -35,7 +35,8 @@ var (
 type LoginError struct {
 	Err error
 	// Detail is what a person reads: what happened and what to do. It holds no
-	// secret and no text of the server but a checked error code.
+	// secret and no text of the server but a checked error code and, cut and
+	// printable, an iss.
 	Detail string
 }
 
@@ -102,6 +103,9 @@ func (s *Session) BeginLogin(ctx context.Context, start LoginStart) (*Login, err
 	l := &Login{ID: p.id, Key: s.key}
 	switch g := a.Grant.(type) {
 	case *AuthorizationCode:
+		if start.Browser.Empty() {
+			return nil, &LoginError{ErrLoginFailed, "nothing binds it to the browser that begins it"}
+		}
 		if a.Client.AuthorizeEndpoint == "" {
 			return nil, &LoginError{ErrLoginFailed, "the server's metadata has no authorization endpoint; set authorize_endpoint"}
 		}

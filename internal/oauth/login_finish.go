@@ -103,7 +103,10 @@ func (s *Session) giveBack(c *Client, answer Answer) {
 }
 
 func (s *Session) keep(a *Account, answer Answer) error {
-	if answer.Outcome != Granted {
+	switch {
+	case answer.Code == "access_denied": // of a device (RFC 8628 §3.5)
+		return &LoginError{ErrLoginDenied, "it answered " + answer.Code}
+	case answer.Outcome != Granted:
 		return &LoginError{ErrLoginFailed, answer.Detail}
 	}
 	s.assumeLifetime(a, &answer)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 )
@@ -33,13 +32,6 @@ type serverRecord struct {
 	Metadata *Metadata `json:"metadata,omitempty"`
 	Fetched  time.Time `json:"fetched,omitzero"`
 	Pins     []pin     `json:"pins,omitempty"`
-}
-
-// A pin is the iss that the first login at an authorization endpoint brought;
-// nil if it brought none.
-type pin struct {
-	AuthorizeEndpoint string  `json:"authorize_endpoint"`
-	Iss               *string `json:"iss"`
 }
 
 const (
@@ -142,7 +134,7 @@ func (sv *server) metadata(ctx context.Context, c *Client, behind bool) (*Metada
 	}
 	m := sv.known.Metadata
 	if m != nil && m.Issuer != c.Issuer {
-		m, sv.known = nil, serverRecord{Pins: sv.known.Pins} // of another one
+		m, sv.known, sv.moved = nil, serverRecord{Pins: sv.known.Pins}, "" // of another one
 	}
 	if m == nil && behind || time.Since(sv.known.Fetched) >= metadataAge && m != nil {
 		sv.fetchBehind(c)
@@ -202,7 +194,7 @@ func (c *Client) fetchMetadata(ctx context.Context) (Metadata, error) {
 
 // learn keeps metadata. Call it with mu.
 func (sv *server) learn(ctx context.Context, m Metadata) {
-	sv.known.Metadata, sv.known.Fetched = &m, time.Now().Round(0)
+	sv.known.Metadata, sv.known.Fetched, sv.moved = &m, time.Now().Round(0), ""
 	sv.save(ctx)
 }
 
@@ -230,79 +222,6 @@ func (c *Client) with(found *Metadata) *Client {
 	m, n := c.overrides(*found), *c
 	n.AuthorizeEndpoint, n.TokenEndpoint, n.RevokeEndpoint, n.DeviceEndpoint = m.AuthorizeEndpoint, m.TokenEndpoint, m.RevokeEndpoint, m.DeviceEndpoint
 	return &n
-}
-
-// ErrIssuerMismatch: the iss of a callback isn't that of the account's
-// authorization server: another server may have sent it (RFC 9207).
-var ErrIssuerMismatch = errors.New("the callback names another authorization server")
-
-// checkIss compares the iss of a callback, nil if there is none (RFC 9207
-// §2.4). A pin that isn't there yet is set by [server.pin].
-func (sv *server) checkIss(ctx context.Context, c *Client, iss *string) error {
-	sv.mu.Lock()
-	defer sv.mu.Unlock()
-	if err := sv.load(ctx); err != nil {
-		return err
-	}
-	return sv.judgeIss(c, iss)
-}
-
-// judgeIss decides by what is known. Call it with mu.
-func (sv *server) judgeIss(c *Client, iss *string) error {
-	want, must := c.Issuer, c.Issuer != ""
-	switch {
-	case c.Discover:
-		must = sv.known.Metadata != nil && sv.known.Metadata.SendsIss
-	case c.Issuer == "" && c.PinIssuer:
-		p, ok := sv.pinOf(c)
-		if !ok {
-			return nil
-		}
-		if must = p.Iss != nil; must {
-			want = *p.Iss
-		}
-	}
-	return issError(iss, want, must)
-}
-
-// issError decides: want is the issuer, empty if none is known; must, that an
-// iss has to be there.
-func issError(iss *string, want string, must bool) error {
-	switch {
-	case iss == nil && must:
-		return &LoginError{ErrIssuerMismatch, "the callback has no iss, but this server sends one (RFC 9207)"}
-	case iss == nil, want != "" && *iss == want:
-		return nil
-	case want == "":
-		return &LoginError{ErrIssuerMismatch, "the callback has an iss, but none is expected; if it is right, add the line `issuer " + shown(*iss) + "` to the account"}
-	}
-	return &LoginError{ErrIssuerMismatch, "the callback's iss is " + shown(*iss) + ", not " + shown(want) + "; if it is right, set `issuer` in the account"}
-}
-
-// pin keeps the iss of a login that succeeded, if it is the first; otherwise
-// it is checked once more: two may have been the first at a time.
-func (sv *server) pin(ctx context.Context, c *Client, iss *string) error {
-	sv.mu.Lock()
-	defer sv.mu.Unlock()
-	if _, ok := sv.pinOf(c); ok || !c.PinIssuer || c.Issuer != "" {
-		return sv.judgeIss(c, iss)
-	}
-	sv.known.Pins = append(sv.known.Pins, pin{AuthorizeEndpoint: c.AuthorizeEndpoint, Iss: iss})
-	sv.save(ctx)
-	text := "none"
-	if iss != nil {
-		text = shown(*iss)
-	}
-	sv.sessions.log.Load().Info("later logins must bring the same iss", "account", sv.key.User, "iss", text)
-	return nil
-}
-
-func (sv *server) pinOf(c *Client) (pin, bool) {
-	i := slices.IndexFunc(sv.known.Pins, func(p pin) bool { return p.AuthorizeEndpoint == c.AuthorizeEndpoint })
-	if i < 0 {
-		return pin{}, false
-	}
-	return sv.known.Pins[i], true
 }
 
 // warning says why newer metadata isn't used; empty if it is.

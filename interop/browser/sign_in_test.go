@@ -144,3 +144,24 @@ func TestSignOutNotRevoked(t *testing.T) {
 		calls(t, s.url(callPath), nil, http.StatusServiceUnavailable, "login_required")
 	})
 }
+
+// After a sign-out no page tells any more that there is a session: not from the
+// browser's memory, nor by what its address says.
+func TestSignOutBack(t *testing.T) {
+	onScreens(t, someScreens, func(t *testing.T, screen screen) {
+		s := newSandbox(t, "authorization_code")
+		b := s.open(screen)
+		b.visit(s.url("/bearer"))
+		b.press(signIn)
+		b.arrives(authorizePath, "Log in")
+		b.signsIn(user, password)
+		b.arrives("/bearer/", "Accounts")
+		b.press(signOut)
+		b.arrives("/bearer/", "Accounts")
+		b.back()
+		b.says("sandbox State: Sign-in needed")
+		if text := b.text(); strings.Contains(text, "You are signed in.") || strings.Contains(text, "Ready") {
+			t.Errorf("after a sign-out the page before says: %s", text)
+		}
+	})
+}

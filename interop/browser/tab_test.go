@@ -177,7 +177,6 @@ func (b *tab) drop(h held) {
 // A request is one that the browser made.
 type request struct {
 	url      *url.URL
-	method   string
 	document bool // a page, nothing that a page loads
 }
 

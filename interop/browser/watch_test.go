@@ -65,7 +65,7 @@ func (w *watch) request(e *network.EventRequestWillBeSent) {
 	if on, err := url.Parse(e.DocumentURL); err == nil && u.Path == "/favicon.ico" && !strings.HasPrefix(on.Path, "/bearer") {
 		w.icons[e.Request.URL] = true
 	}
-	w.requests = append(w.requests, request{u, e.Request.Method, e.Type == network.ResourceTypeDocument})
+	w.requests = append(w.requests, request{u, e.Type == network.ResourceTypeDocument})
 }
 
 func (w *watch) fail(format string, args ...any) {
