@@ -64,7 +64,7 @@ func (t *terminalLogin) serve(l net.Listener, u *url.URL) (*accountStatus, error
 		status *accountStatus
 		err    error
 	}
-	done := strings.TrimRight(u.Path, "/") + "/done"
+	done := donePath(u)
 	results, shown := make(chan result, 1), make(chan struct{})
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -113,6 +113,11 @@ func (t *terminalLogin) serve(l net.Listener, u *url.URL) (*accountStatus, error
 	case <-t.ctx.Done():
 		return nil, errors.New("no answer came in time")
 	}
+}
+
+// donePath is where the browser is left: a path here, never //host.
+func donePath(redirectURI *url.URL) string {
+	return "/" + strings.TrimLeft(strings.TrimRight(redirectURI.Path, "/")+"/done", "/")
 }
 
 // isLoginCode reports errors of the server that say that a callback is not for

@@ -210,3 +210,18 @@ func TestLoginCommandOpens(t *testing.T) {
 		t.Error("a browser was opened over SSH")
 	}
 }
+
+// The last page has a path on this machine, whatever the redirect URI.
+func TestDonePath(t *testing.T) {
+	t.Parallel()
+	for redirectURI, want := range map[string]string{
+		"http://127.0.0.1":        "/done",
+		"http://127.0.0.1/":       "/done",
+		"http://127.0.0.1//evil/": "/evil/done",
+		"http://127.0.0.1/cb":     "/cb/done",
+	} {
+		if got := donePath(mustParse(t, redirectURI)); got != want {
+			t.Errorf("%s: %s, want %s", redirectURI, got, want)
+		}
+	}
+}
