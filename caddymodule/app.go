@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -90,14 +91,41 @@ func (app *App) Provision(ctx caddy.Context) error {
 func (app *App) Start() error {
 	warnOldToolchain(app.lease.log)
 	app.spread()
-	if app.portal != "" && !app.served {
-		app.lease.log.Warn("there is a portal's URL, but no site with bearer_portal; sign-ins by a browser will end nowhere", "portal", app.portal)
-	}
+	app.warnPortal()
 	if err := app.shared.activate(app.ctx, &app.lease); err != nil {
 		return err
 	}
 	close(app.started)
 	return nil
+}
+
+// warnPortal tells of sign-ins that a browser can't bring to an end.
+func (app *App) warnPortal() {
+	if app.portal != "" && !app.served {
+		app.lease.log.Warn("there is a portal's URL, but no site with bearer_portal; sign-ins by a browser will end nowhere", "portal", app.portal)
+	}
+	for _, a := range app.lease.accounts {
+		code, ok := a.Grant.(*oauth.AuthorizationCode)
+		if !ok || app.terminalLogin(code) || app.onPortal(code.RedirectURI) {
+			continue
+		}
+		app.lease.log.Warn("the redirect_uri is neither on the portal's host nor on loopback; only `caddy bearer login --paste` can finish a sign-in",
+			"account", a.Name, "redirect_uri", code.RedirectURI)
+	}
+}
+
+// onPortal reports whether a redirect URI is on the portal's host.
+func (app *App) onPortal(redirectURI string) bool {
+	portal, err1 := url.Parse(app.portal)
+	redirect, err2 := url.Parse(redirectURI)
+	return err1 == nil && err2 == nil && portal.Scheme == redirect.Scheme && hostOf(portal) == hostOf(redirect)
+}
+
+// atPortal reports whether a request is for the portal, which isn't there if
+// the request got so far: leading it back would never end.
+func (app *App) atPortal(r *http.Request) bool {
+	u, err := url.Parse(app.portal)
+	return err == nil && hostOf(&url.URL{Scheme: u.Scheme, Host: r.Host}) == hostOf(u) && strings.HasPrefix(r.URL.Path, u.Path)
 }
 
 // Stop does nothing: requests may still be under way, and a new configuration

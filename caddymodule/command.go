@@ -176,7 +176,7 @@ func printStatus(w io.Writer, st statusJSON, now time.Time) error {
 	fmt.Fprintln(tw, "ACCOUNT\tSTATE\tTOKEN\tREFRESH TOKEN\tLAST REFRESH\tGRANT")
 	for _, a := range st.Accounts {
 		if a.Users != nil {
-			fmt.Fprintf(tw, "%s/…\t%d users\t\t\t\t%s\n", a.Account, *a.Users, a.Grant)
+			fmt.Fprintf(tw, "%s/…\tusers: %d\t\t\t\t%s\n", a.Account, *a.Users, a.Grant)
 			continue
 		}
 		token := "none"
@@ -248,8 +248,11 @@ func act(fl caddycmd.Flags, uri string, body actionJSON, done string) (int, erro
 	case err != nil:
 		return exitFailed, err
 	}
-	if st.State == oauth.StateRefused {
+	switch st.State {
+	case oauth.StateRefused:
 		done = "has no tokens any more; its credentials stay refused until they change"
+	case oauth.StateLoginRequired:
+		done = "has no tokens any more; a person has to log in"
 	}
 	fmt.Printf("%s %s\n", st.name(), done)
 	return exitFine, nil

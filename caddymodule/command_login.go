@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -130,7 +131,7 @@ func (t *terminalLogin) direct() (*accountStatus, error) {
 			return now.Status, err
 		}
 	}
-	return nil, errors.New("nobody entered the code in time")
+	return nil, errors.New("nobody entered the code in time; the server waits for it until it expires, and `caddy bearer status` tells")
 }
 
 // paste takes the address that the browser ended at from standard input.
@@ -142,7 +143,7 @@ func (t *terminalLogin) paste() (*accountStatus, error) {
 	fmt.Printf("Open this address on any machine and sign in there:\n\n%s\n\nThen paste the address of the page that you end at: ", began.URL)
 	line, err := bufio.NewReader(io.LimitReader(os.Stdin, 64<<10)).ReadString('\n')
 	if err != nil && line == "" {
-		return nil, errors.New("no address was pasted")
+		return nil, errors.New("no address was pasted; paste the whole address, with ?code=…")
 	}
 	fmt.Println()
 	return t.finish(callbackQuery(line))
@@ -153,7 +154,11 @@ func (t *terminalLogin) portal(portal, uri string, before time.Time) (*accountSt
 	if portal == "" {
 		return nil, errors.New("the account's redirect_uri is answered by no portal of this server; use --paste")
 	}
-	fmt.Printf("Sign in on the portal:\n\n%s\n\nWaiting until you have. (Over SSH, or without the portal: --paste)\n", portal)
+	as := ""
+	if t.key.User != "" {
+		as = " as " + strconv.Quote(t.key.User)
+	}
+	fmt.Printf("Sign in on the portal%s:\n\n%s\n\nWaiting until you have. (Over SSH, or without the portal: --paste)\n", as, portal)
 	browse(portal)
 	for pause(t.ctx, time.Second) {
 		var st statusJSON

@@ -47,6 +47,9 @@ func runSandbox(fl caddycmd.Flags) (int, error) {
 	if host, _, err := net.SplitHostPort(listen); err != nil || !loopback(host) {
 		return exitWrongUse, fmt.Errorf("--listen %s: it must be a loopback address with a port, such as 127.0.0.1:8080", listen)
 	}
+	if fl.Duration("token-lifetime") <= 0 {
+		return exitWrongUse, fmt.Errorf("--token-lifetime %s: it must be above 0", fl.Duration("token-lifetime"))
+	}
 	grant, ok := sandboxGrants[fl.String("grant")]
 	if !ok {
 		return exitWrongUse, fmt.Errorf("--grant %s: it must be password, authorization_code or device_code", fl.String("grant"))

@@ -162,7 +162,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 // person navigates is sent to the portal, where they can log in.
 func (g *Guard) noToken(w http.ResponseWriter, r *http.Request, err error) {
 	p := g.app.tokenProblem(err)
-	if p.Portal != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" {
+	if p.Portal != "" && r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && !g.app.atPortal(r) {
 		w.Header().Set(errorHeader, p.Code)
 		w.Header().Set("Cache-Control", "no-store")
 		http.Redirect(w, r, p.Portal, http.StatusSeeOther)

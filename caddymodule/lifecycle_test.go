@@ -95,10 +95,7 @@ func TestRestartKeepsTokens(t *testing.T) {
 	r := newRig(t, sandbox.Config{})
 	r.start()
 	r.get("/echo")
-	r.stop()
-	if err := r.load(r.caddyfile()); err != nil {
-		t.Fatal(err)
-	}
+	r.restart()
 	r.get("/echo")
 	r.requests(1, 0)
 }
@@ -111,10 +108,7 @@ func TestWrongPassword(t *testing.T) {
 	r.start()
 	r.fails(503, "credentials_rejected")
 	for range 20 {
-		r.stop()
-		if err := r.load(r.caddyfile()); err != nil {
-			t.Fatal(err)
-		}
+		r.restart()
 		if res := r.fails(503, "credentials_rejected"); res.Header.Get("Retry-After") != "" {
 			t.Error("Retry-After where waiting doesn't help")
 		}

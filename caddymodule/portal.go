@@ -178,6 +178,7 @@ func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	var err error
 	switch {
 	case !p.answersTo(r):
+		v.page.Elsewhere = p.app.portal
 		err = v.refuse("host_refused")
 	case callback:
 		err = v.callback()

@@ -26,12 +26,17 @@ type portalPage struct {
 	Base string
 	// User is who is here, as the proxy says; empty: nobody.
 	User string
+	// Elsewhere is the portal's URL for who has come by another name.
+	Elsewhere string
 	// Unprotected: the operator let the portal be open to whoever reaches it.
 	Unprotected bool
 }
 
 // Home is the path of the accounts page.
 func (p portalPage) Home() string {
+	if p.Elsewhere != "" {
+		return p.Elsewhere
+	}
 	if p.Base == "" {
 		return "/"
 	}

@@ -162,6 +162,7 @@ func (r *providerRig) restart() {
 	r.Helper()
 	r.stop()
 	r.start()
+	r.settled()
 }
 
 // ServeHTTP is the provider's host.

@@ -122,6 +122,16 @@ func (r *rig) load(caddyfile string) error {
 	return caddy.Load(json, true)
 }
 
+// restart stops Caddy and starts it with the same store.
+func (r *rig) restart() {
+	r.Helper()
+	r.stop()
+	if err := r.load(r.caddyfile()); err != nil {
+		r.Fatal(err)
+	}
+	r.settled()
+}
+
 // settled waits until a reload has handed the port over: meanwhile the kernel
 // may close a connection that the old listener has not accepted.
 func (r *rig) settled() {

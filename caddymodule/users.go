@@ -75,7 +75,7 @@ func checkUserField(name string) error {
 	case !validField.MatchString(name):
 		return fmt.Errorf("%s: it must be the name of a header field, such as Remote-User", name)
 	case strings.EqualFold(name, "Authorization"):
-		return errors.New("Authorization holds a password or a token, not a user; with basic_auth the user is {http.auth.user.id}")
+		return errors.New("the field Authorization holds a password or a token, not a user; with basic_auth the user is {http.auth.user.id}")
 	}
 	return nil
 }
@@ -133,6 +133,7 @@ func certificatesChecked(ctx caddy.Context) error {
 		if auth.Mode == "request" || auth.Mode == "require" {
 			return errors.New("the user is of a client certificate, but the site takes any certificate; write `tls { client_auth { mode require_and_verify … } }`")
 		}
+		//lint:ignore SA1019 configurations may still have them
 		if auth.CARaw == nil && len(auth.TrustedCACerts) == 0 && len(auth.TrustedCACertPEMFiles) == 0 {
 			return errors.New("the user is of a client certificate, but nothing says whose certificates count; add `trust_pool file <ca.pem>` to client_auth")
 		}

@@ -116,7 +116,7 @@ func TestUserField(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"Authorization", "aUTHORIZATION"} {
-		if err := checkUserField(name); err == nil || err.Error() != "Authorization holds a password or a token, not a user; with basic_auth the user is {http.auth.user.id}" {
+		if err := checkUserField(name); err == nil || err.Error() != "the field Authorization holds a password or a token, not a user; with basic_auth the user is {http.auth.user.id}" {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
