@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -250,6 +251,13 @@ func (c *Account) checkOnLostReply() error {
 }
 
 var errLostLogin = errors.New("on_lost_reply login needs a grant that may log in again: grant password with relogin on, or client_credentials")
+
+func checkAccountName(name string) error {
+	if strings.ContainsAny(name, "/{}") || name == "" {
+		return fmt.Errorf("account %s: a name has no slash and no braces", name)
+	}
+	return nil
+}
 
 // check refuses values that don't go together.
 func check(a *oauth.Account) error {

@@ -20,8 +20,9 @@ type loginJSON struct {
 	Browser string `json:"browser,omitempty"`
 	// RedirectURI is where the terminal listens.
 	RedirectURI string `json:"redirect_uri,omitempty"`
-	// Query is that of the callback.
+	// Query is that of the callback, At the URL where it arrived.
 	Query string `json:"query,omitempty"`
+	At    string `json:"at,omitempty"`
 	// Login is the handle of one that began.
 	Login string `json:"login,omitempty"`
 }
@@ -90,7 +91,7 @@ func serveLoginFinish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
-	l, err := app.shared.sessions.FinishLogin(r.Context(), body.Query, oauth.NewSecret(body.Browser), "")
+	l, err := app.shared.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: body.Query, At: body.At, Browser: oauth.NewSecret(body.Browser)})
 	if err != nil {
 		return actionError(err)
 	}

@@ -73,11 +73,17 @@ func (app *App) Provision(ctx caddy.Context) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(app.Accounts)) {
+		if err := checkAccountName(name); err != nil {
+			return err
+		}
 		a, err := app.Accounts[name].provision(name, app.portal, app.lease.log)
 		if err != nil {
 			return fmt.Errorf("account %s: %w", name, err)
 		}
 		app.lease.accounts = append(app.lease.accounts, a)
+	}
+	if err := checkRedirectURIs(app.lease.accounts); err != nil {
+		return err
 	}
 	key := app.lease.module.PoolKey()
 	if app.shared, err = acquire(key, app.lease.log); err != nil {

@@ -16,8 +16,8 @@ func (app *App) parseAccount(d *caddyfile.Dispenser) error {
 	if !d.Args(&name) {
 		return d.Errf("the account has no name; write `account <name> { … }`")
 	}
-	if strings.ContainsAny(name, "/{}") || name == "" {
-		return d.Errf("account %s: a name has no slash and no braces", name)
+	if err := checkAccountName(name); err != nil {
+		return d.Err(err.Error())
 	}
 	if app.Accounts[name] != nil {
 		return d.Errf("account %s is there twice; rename one", name)

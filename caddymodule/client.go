@@ -154,10 +154,23 @@ func (c *Account) transport(certificate oauth.SecretFunc) (http.RoundTripper, er
 		return nil, fmt.Errorf("http_proxy: %w", err)
 	}
 	proxy, err := url.Parse(text)
+	if err == nil && proxy.Scheme != "https" && !loopback(proxy.Hostname()) && strings.HasPrefix(c.anyPlain(), "http://") {
+		return nil, fmt.Errorf("http_proxy: secrets for %s would go to it in clear; remove the proxy, or use https endpoints", c.anyPlain())
+	}
 	if err != nil || proxy.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5"}, proxy.Scheme) {
 		return nil, errors.New("http_proxy: it must be a URL such as http://proxy.example.com:3128; schemes are http, https and socks5")
 	}
 	return oauth.NewTransport(roots, proxy, certificate), nil
+}
+
+// anyPlain is an endpoint without TLS, if there is one.
+func (c *Account) anyPlain() string {
+	for _, e := range []string{c.ProviderURL, c.TokenEndpoint, c.RevokeEndpoint, c.DeviceEndpoint} {
+		if v, err := resolveSome(e); err == nil && strings.HasPrefix(v, "http://") {
+			return v
+		}
+	}
+	return ""
 }
 
 // checkClientAuth refuses a way that the provider doesn't take, and what

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html/template"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -18,14 +20,15 @@ import (
 
 // This file is how the command line takes the answer of a browser.
 
-// callbackQuery is the query of a pasted address; a query alone is taken, too.
-func callbackQuery(line string) string {
-	line = strings.TrimSpace(line)
-	if _, query, ok := strings.Cut(line, "?"); ok {
-		line = query
+// pasted parts a pasted address into where the browser arrived and its query; a
+// query alone is taken, too.
+func pasted(line string) (at, query string) {
+	line, _, _ = strings.Cut(strings.TrimSpace(line), "#")
+	at, query, ok := strings.Cut(line, "?")
+	if !ok {
+		return "", line
 	}
-	query, _, _ := strings.Cut(line, "#")
-	return query
+	return at, query
 }
 
 // listen takes the callback on the loopback address of redirectURI, on any port
@@ -54,7 +57,7 @@ func (t *terminalLogin) listen(redirectURI string) (*accountStatus, error) {
 		return nil, err
 	}
 	fmt.Printf("Sign in with a browser on this machine:\n\n%s\n\nWaiting for the answer at %s. (Over SSH: --paste)\n", began.URL, u.Host)
-	browse(began.URL)
+	defer browsePrivately(began.URL)()
 	return t.serve(l, u)
 }
 
@@ -80,7 +83,7 @@ func (t *terminalLogin) serve(l net.Listener, u *url.URL) (*accountStatus, error
 			default:
 			}
 		case or(r.URL.Path, "/") == or(u.Path, "/") && isCallback(r):
-			st, err := t.finish(r.URL.RawQuery)
+			st, err := t.finish(u.String(), r.URL.RawQuery)
 			if err != nil && isLoginCode(err, oauth.ErrLoginUnknown, oauth.ErrLoginForeign, oauth.ErrCallbackMalformed) {
 				http.Error(w, "This is not the answer that the login waits for.", http.StatusBadRequest)
 				return
@@ -131,10 +134,46 @@ func isLoginCode(err error, kinds ...error) bool {
 	return false
 }
 
-// browse opens a browser where there is one. The URL is one argument of a
-// program, never part of a command line.
+// browse opens a browser at an address that anybody may know.
 func browse(link string) {
-	if checkLink(link) != nil || os.Getenv("SSH_CONNECTION") != "" {
+	if checkLink(link) == nil {
+		open(link)
+	}
+}
+
+// loginPage leads a browser on; the address that it opens first says nothing.
+var loginPage = template.Must(template.New("login").Parse(
+	`<!doctype html><title>Login</title><meta http-equiv="refresh" content="0;url={{.}}"><a href="{{.}}">Continue</a>`))
+
+// browsePrivately opens a browser at an address that other users of the machine
+// must not see, as they see the arguments of programs: by a page in a file that
+// only this user can read. done removes it.
+func browsePrivately(link string) (done func()) {
+	done = func() {}
+	cache, err := os.UserCacheDir()
+	if err != nil || checkLink(link) != nil || os.MkdirAll(cache, 0o700) != nil {
+		return done
+	}
+	dir, err := os.MkdirTemp(cache, "caddy-bearer-login")
+	if err != nil {
+		return done
+	}
+	done = func() { _ = os.RemoveAll(dir) }
+	file, err := os.OpenFile(filepath.Join(dir, "login.html"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return done
+	}
+	err = loginPage.Execute(file, link)
+	if closeErr := file.Close(); err == nil && closeErr == nil {
+		open((&url.URL{Scheme: "file", Path: filepath.ToSlash(file.Name())}).String())
+	}
+	return done
+}
+
+// open opens a browser where there is one. What it opens is one argument of a
+// program, never part of a command line.
+func open(link string) {
+	if os.Getenv("SSH_CONNECTION") != "" {
 		return
 	}
 	name, args := "xdg-open", []string{link}

@@ -9,8 +9,10 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -76,7 +78,9 @@ type terminalLogin struct {
 }
 
 func login(fl caddycmd.Flags, args []string) (int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), fl.Duration("timeout"))
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(interrupted, fl.Duration("timeout"))
 	defer cancel()
 	t := terminalLogin{fl: fl, key: bodyOf(args[0]), browser: rand.Text() + rand.Text(), ctx: ctx}
 	var st statusJSON
@@ -110,9 +114,9 @@ func (t *terminalLogin) begin(redirectURI string) (began beganJSON, err error) {
 }
 
 // finish hands the callback over.
-func (t *terminalLogin) finish(query string) (*accountStatus, error) {
+func (t *terminalLogin) finish(at, query string) (*accountStatus, error) {
 	var done beganJSON
-	err := ask(t.fl, "POST", "/bearer/login/finish", loginJSON{Browser: t.browser, Query: query}, &done)
+	err := ask(t.fl, "POST", "/bearer/login/finish", loginJSON{Browser: t.browser, At: at, Query: query}, &done)
 	return done.Status, err
 }
 
@@ -124,7 +128,7 @@ func (t *terminalLogin) direct() (*accountStatus, error) {
 		return began.Status, err
 	}
 	fmt.Printf("Open this address, on any device, and enter the code %s:\n\n%s\n\n", began.UserCode, began.VerificationURI)
-	browse(or(began.VerificationURIComplete, began.VerificationURI))
+	browse(began.VerificationURI) // without the code: other users see arguments
 	for pause(t.ctx, 2*time.Second) {
 		var now beganJSON
 		if err := ask(t.fl, "POST", "/bearer/login/status", loginJSON{Login: began.Login}, &now); err != nil || now.Done {
@@ -146,7 +150,7 @@ func (t *terminalLogin) paste() (*accountStatus, error) {
 		return nil, errors.New("no address was pasted; paste the whole address, with ?code=…")
 	}
 	fmt.Println()
-	return t.finish(callbackQuery(line))
+	return t.finish(pasted(line))
 }
 
 // portal waits until somebody has logged in on the portal.

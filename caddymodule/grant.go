@@ -165,3 +165,44 @@ func checkGrant(a *oauth.Account, p oauth.Provider) error {
 	}
 	return nil
 }
+
+// checkRedirectURIs refuses one redirect URI for several servers (RFC 9700
+// §4.4.2): one of them could have the code of another brought to it. It is
+// accepted where each server says in the callback who it is.
+func checkRedirectURIs(accounts []*oauth.Account) error {
+	first := map[string]*oauth.Account{}
+	for _, a := range accounts {
+		code, ok := a.Grant.(*oauth.AuthorizationCode)
+		if !ok || code.RedirectURI == loopbackRedirect { // a port of its own each time
+			continue
+		}
+		other := first[code.RedirectURI]
+		if other == nil {
+			first[code.RedirectURI] = a
+			continue
+		}
+		if serverOf(a) == serverOf(other) {
+			continue
+		}
+		for _, each := range []*oauth.Account{a, other} {
+			c := &each.Client
+			if c.NeedsIss = c.Discover; c.Issuer == "" && !c.PinIssuer {
+				return fmt.Errorf("accounts %s and %s are of different servers and have one redirect_uri, %s, so that one server could be given the code of the other; "+
+					"give each one of its own, or say by `issuer` what the callbacks of account %s name", other.Name, a.Name, code.RedirectURI, each.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// serverOf names the server that an account's people log in at.
+func serverOf(a *oauth.Account) string {
+	if a.Client.Discover {
+		return a.Client.Issuer
+	}
+	u, err := url.Parse(a.Client.AuthorizeEndpoint)
+	if err != nil {
+		return ""
+	}
+	return hostOf(u)
+}

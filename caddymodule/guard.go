@@ -269,6 +269,16 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 	return "", true
 }
 
+// localCaller reports whether a request is from this machine, as far as can be
+// told, and was not forwarded from elsewhere.
+func localCaller(r *http.Request) bool {
+	if forwardedBy(r) != "" {
+		return false
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return unixPeer(r.RemoteAddr) || err == nil && peer.Addr().Unmap().IsLoopback()
+}
+
 // forwardedBy names the field that tells that a request came through another
 // proxy, or is empty.
 func forwardedBy(r *http.Request) string {

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"errors"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -176,7 +178,8 @@ func TestLoginCommandPort(t *testing.T) {
 	c.ends(0, "erp/ada is logged in")
 }
 
-// The browser that is opened gets the address as one argument of its own.
+// The browser that is opened gets one argument of its own: a page that leads on
+// and is gone at the end.
 func TestLoginCommandOpens(t *testing.T) {
 	r := newCommandRig(t, sandbox.Config{})
 	r.start()
@@ -187,12 +190,14 @@ func TestLoginCommandOpens(t *testing.T) {
 	}
 	t.Setenv("PATH", r.dir+":"+os.Getenv("PATH"))
 	t.Setenv("DISPLAY", ":99")
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(r.dir, "cache"))
 	t.Setenv("SSH_CONNECTION", "")
 	c := r.runOnScreen(loginCommand(), "erp/ada")
 	link := c.says("http")
 	r.eventually("opened", func() bool { _, err := os.Stat(record); return err == nil })
-	if got := read(t, record); got != "1\n"+link+"\n" {
-		t.Errorf("the browser got %q, want %s", got, link)
+	page, ok := strings.CutPrefix(strings.TrimSpace(read(t, record)), "1\nfile://")
+	if !ok || !strings.Contains(read(t, page), html.EscapeString(link)) {
+		t.Errorf("the browser got %q, want a page that leads to %s", page, link)
 	}
 	callback, err := r.sandbox.Approve(link, "ada@sandbox")
 	if err != nil {
@@ -200,6 +205,9 @@ func TestLoginCommandOpens(t *testing.T) {
 	}
 	answerTerminal(t, callback)
 	c.ends(0)
+	if _, err := os.Stat(page); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the page is still there: %v", err)
+	}
 	// None is opened over SSH.
 	if err := os.Remove(record); err != nil {
 		t.Fatal(err)
@@ -223,5 +231,45 @@ func TestDonePath(t *testing.T) {
 		if got := donePath(mustParse(t, redirectURI)); got != want {
 			t.Errorf("%s: %s, want %s", redirectURI, got, want)
 		}
+	}
+}
+
+// Other users of the machine see the arguments of programs: what the browser is
+// started with says nothing of the login, and the page that does is private and
+// goes away.
+func TestBrowsePrivately(t *testing.T) {
+	dir := t.TempDir()
+	seen := filepath.Join(dir, "seen")
+	opener := "#!/bin/sh\necho \"$1\" > " + seen + ".new && cat \"${1#file://}\" >> " + seen + ".new && stat -c %a \"${1#file://}\" >> " + seen + ".new && mv " + seen + ".new " + seen + "\n"
+	for _, name := range []string{"xdg-open", "open"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(opener), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("DISPLAY", ":9")
+	t.Setenv("SSH_CONNECTION", "")
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
+	done := browsePrivately("https://login.example.com/authorize?state=planted&x=%22")
+	var text []byte
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var err error
+		if text, err = os.ReadFile(seen); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no browser was opened")
+		}
+	}
+	argument, page, _ := strings.Cut(string(text), "\n")
+	if strings.Contains(argument, "planted") || !strings.HasPrefix(argument, "file:///") {
+		t.Errorf("the browser is started with %s", argument)
+	}
+	if !strings.Contains(page, "https://login.example.com/authorize?state=planted&amp;x=%22") || !strings.HasSuffix(page, "600\n") {
+		t.Errorf("the page: %s", page)
+	}
+	done()
+	if _, err := os.Stat(strings.TrimPrefix(argument, "file://")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the page is still there: %v", err)
 	}
 }

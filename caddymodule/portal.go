@@ -162,12 +162,13 @@ func (p *Portal) checkProtection(ctx caddy.Context) error {
 func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, inside := strings.CutPrefix(r.URL.Path, p.base)
 	inside = inside && (path == "" || path[0] == '/')
-	callback := p.callbacks[r.URL.Path] && isCallback(r) && (inside || p.answersTo(r))
-	if callback || inside && path == "/callback" {
+	here := p.callbacks[r.URL.Path] && (inside || p.answersTo(r))
+	callback, broken := here && isCallback(r), here && !inside && brokenCallback(r)
+	if callback || broken || inside && path == "/callback" {
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true) // the query holds the code
 	}
 	switch {
-	case !callback && (!inside || p.base == "" && !portalPaths[path]):
+	case !callback && !(broken && r.URL.Path != "/") && (!inside || p.base == "" && !portalPaths[path]):
 		return next.ServeHTTP(w, r)
 	case path == "/style.css" && inside:
 		serveStyle(w, r)
@@ -177,11 +178,15 @@ func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	v.page = portalPage{Base: p.base, User: v.user, Unprotected: p.User == ""}
 	var err error
 	switch {
+	case p.User == "" && !p.Unprotected && !localCaller(r):
+		err = v.refuse("no_user")
 	case !p.answersTo(r):
 		v.page.Elsewhere = p.app.portal
 		err = v.refuse("host_refused")
 	case callback:
 		err = v.callback()
+	case broken:
+		err = v.refuse("callback_malformed") // the code is nobody else's to see
 	case p.User != "" && v.user == "":
 		err = v.refuse("no_user")
 	default:
@@ -196,11 +201,13 @@ func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 // answersTo reports whether a request is for a name of ours, so that a web
 // page can't reach the portal by a name of its own (DNS rebinding).
 func (p *Portal) answersTo(r *http.Request) bool {
-	scheme := "http"
-	if r.TLS != nil || strings.HasPrefix(p.origin, "https://") {
-		scheme = "https"
-	}
-	return p.hosts[hostOf(&url.URL{Scheme: scheme, Host: r.Host})]
+	return p.hosts[hostOf(&url.URL{Scheme: p.scheme(), Host: r.Host})]
+}
+
+// scheme is that by which browsers reach the portal; TLS may end before us.
+func (p *Portal) scheme() string {
+	scheme, _, _ := strings.Cut(p.origin, ":")
+	return scheme
 }
 
 // portalPaths are those of a portal at the root of its site, which has others
@@ -217,6 +224,12 @@ func isCallback(r *http.Request) bool {
 	}
 	q := r.URL.Query()
 	return q.Has("state") && (q.Has("code") || q.Has("error"))
+}
+
+// brokenCallback reports what looks like a callback and isn't one.
+func brokenCallback(r *http.Request) bool {
+	q := r.URL.Query()
+	return !isCallback(r) && (q.Has("code") || q.Has("error") || q.Has("state"))
 }
 
 // publicListener is an address of the site that others can reach, or empty.

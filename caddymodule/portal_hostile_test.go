@@ -128,8 +128,8 @@ func TestPortalNoFallBack(t *testing.T) {
 	s.unharmed()
 }
 
-// Pagero's issuer isn't published: the first login pins it, over restarts, and
-// then it must be the same.
+// Pagero's issuer isn't published: the first login pins it, for all users as
+// soon as a second one brings the same, over restarts.
 func TestPortalPinnedIssuer(t *testing.T) {
 	r := newPortalRig(t, sandbox.Config{})
 	r.pinned = true
@@ -141,6 +141,7 @@ func TestPortalPinnedIssuer(t *testing.T) {
 		t.Errorf("a first login with a code of nobody's: %s", came)
 	}
 	ada.signIn("erp/ada")
+	alan.signIn("erp/alan")
 	for range 2 {
 		for _, iss := range []string{"https://evil.example", ""} {
 			callback := alan.approve(alan.begin("erp/alan"))

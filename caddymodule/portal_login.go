@@ -59,7 +59,10 @@ func (v *visit) callback() error {
 	if browser != nil {
 		bound = oauth.NewSecret(browser.Value)
 	}
-	l, err := v.app.shared.sessions.FinishLogin(v.r.Context(), v.r.URL.RawQuery, bound, v.user)
+	l, err := v.app.shared.sessions.FinishLogin(v.r.Context(), oauth.LoginFinish{
+		Query: v.r.URL.RawQuery, At: v.scheme() + "://" + v.r.Host + v.r.URL.EscapedPath(),
+		Browser: bound, By: v.user, May: func(key oauth.Key) bool { return v.mine(v.user, key) },
+	})
 	switch {
 	case err == nil:
 		v.setBrowser(browser.Value) // it is there: the login is bound to it

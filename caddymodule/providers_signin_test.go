@@ -119,7 +119,8 @@ func (r *providerRig) pasteCallback(decide func(authorizeURL string) (callback s
 	if err := r.admin("/bearer/login", start, &began); err != nil {
 		return err
 	}
-	return r.admin("/bearer/login/finish", loginJSON{Browser: "a terminal", Query: callbackQuery(decide(began.URL) + "\n")}, &done)
+	at, query := pasted(decide(began.URL) + "\n")
+	return r.admin("/bearer/login/finish", loginJSON{Browser: "a terminal", At: at, Query: query}, &done)
 }
 
 // approved is where the browser of a person who says yes is sent to.

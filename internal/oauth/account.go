@@ -63,6 +63,9 @@ type Client struct {
 	Issuer string
 	// Discover: endpoints that are empty come from the issuer's metadata.
 	Discover bool
+	// NeedsIss: a callback without iss is refused although the issuer's metadata
+	// doesn't promise one: the redirect URI is that of other servers, too.
+	NeedsIss bool
 	// PinIssuer: the iss of the first login's callback, its absence too, is
 	// demanded of all later ones, unless there is an Issuer.
 	PinIssuer bool

@@ -95,7 +95,7 @@ func TestDiscoveryIsFetchedOnce(t *testing.T) {
 			people.Go(func() {
 				name := fmt.Sprint("user", i)
 				q := r.approve(r.begin(r.user(name), by(name)))
-				if _, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by(name).Browser, name); err != nil {
+				if _, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by(name).Browser, By: name}); err != nil {
 					t.Error(err)
 				}
 				r.token(r.user(name))
@@ -111,7 +111,7 @@ func TestDiscoveryIsFetchedOnce(t *testing.T) {
 			for i := range 10 {
 				name := fmt.Sprint("user", i)
 				q := r.approve(r.begin(r.user(name), by(name)))
-				if _, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by(name).Browser, name); err != nil {
+				if _, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by(name).Browser, By: name}); err != nil {
 					t.Fatal(err)
 				}
 			}

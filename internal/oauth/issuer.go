@@ -9,10 +9,18 @@ import (
 // This file is how the iss of a callback is checked (RFC 9207).
 
 // A pin is the iss that the first login at an authorization endpoint brought;
-// nil if it brought none.
+// nil if it brought none. A callback passes through the browser of who logs in,
+// so that one user of many could pin what they like: their pin holds for
+// themselves alone until another user brings the same.
 type pin struct {
 	AuthorizeEndpoint string  `json:"authorize_endpoint"`
 	Iss               *string `json:"iss"`
+	User              string  `json:"user,omitempty"`
+	Firm              bool    `json:"firm"` // it holds for everybody
+}
+
+func (p pin) equals(iss *string) bool {
+	return p.Iss == nil && iss == nil || p.Iss != nil && iss != nil && *p.Iss == *iss
 }
 
 // ErrIssuerMismatch: the iss of a callback isn't that of the account's
@@ -21,24 +29,24 @@ var ErrIssuerMismatch = errors.New("the callback names another authorization ser
 
 // checkIss compares the iss of a callback, nil if there is none (RFC 9207
 // §2.4). A pin that isn't there yet is set by [server.pin].
-func (sv *server) checkIss(ctx context.Context, c *Client, iss *string) error {
+func (sv *server) checkIss(ctx context.Context, c *Client, user string, iss *string) error {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	if err := sv.load(ctx); err != nil {
 		return &LoginError{ErrLoginFailed, err.Error()}
 	}
-	return sv.judgeIss(c, iss)
+	return sv.judgeIss(c, user, iss)
 }
 
 // judgeIss decides by what is known. Call it with mu.
-func (sv *server) judgeIss(c *Client, iss *string) error {
+func (sv *server) judgeIss(c *Client, user string, iss *string) error {
 	want, must := c.Issuer, c.Issuer != ""
 	switch {
 	case c.Discover:
-		must = sv.known.Metadata != nil && sv.known.Metadata.SendsIss
+		must = c.NeedsIss || sv.known.Metadata != nil && sv.known.Metadata.SendsIss
 	case c.Issuer == "" && c.PinIssuer:
 		p, ok := sv.pinOf(c)
-		if !ok {
+		if !ok || !p.Firm && p.User != user {
 			return nil
 		}
 		if must = p.Iss != nil; must {
@@ -72,18 +80,28 @@ func (sv *server) pinOf(c *Client) (pin, bool) {
 
 // pin keeps the iss of a login that succeeded, if it is the first; otherwise
 // it is checked once more: two may have been the first at a time.
-func (sv *server) pin(ctx context.Context, c *Client, iss *string) error {
+func (sv *server) pin(ctx context.Context, c *Client, user string, iss *string) error {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
-	if _, ok := sv.pinOf(c); ok || !c.PinIssuer || c.Issuer != "" {
-		return sv.judgeIss(c, iss)
+	if err := sv.judgeIss(c, user, iss); err != nil || !c.PinIssuer || c.Issuer != "" {
+		return err
 	}
-	sv.known.Pins = append(sv.known.Pins, pin{AuthorizeEndpoint: c.AuthorizeEndpoint, Iss: iss})
+	former, ok := sv.pinOf(c)
+	if ok && (former.Firm || former.User == user) {
+		return nil
+	}
+	mine := pin{AuthorizeEndpoint: c.AuthorizeEndpoint, Iss: iss, User: user, Firm: user == "" || ok && former.equals(iss)}
+	sv.known.Pins = append(slices.DeleteFunc(sv.known.Pins, func(p pin) bool { return p.AuthorizeEndpoint == c.AuthorizeEndpoint }), mine)
 	sv.save(ctx)
 	text := "none"
 	if iss != nil {
 		text = shown(*iss)
 	}
-	sv.sessions.log.Load().Info("later logins must bring the same iss", "account", sv.key.User, "iss", text)
+	log := sv.sessions.log.Load().With("account", sv.key.User, "user", user, "iss", text)
+	if ok && !mine.Firm {
+		log.Warn("another iss than that of the first login; set `issuer` in the account to say which is right")
+	} else {
+		log.Info("later logins must bring the same iss", "for_all", mine.Firm)
+	}
 	return nil
 }

@@ -113,6 +113,7 @@ func (s *Session) BeginLogin(ctx context.Context, start LoginStart) (*Login, err
 		if redirectURI == "" {
 			redirectURI = g.RedirectURI
 		}
+		p.arrives = redirectURI
 		if l.URL, p.authorization, err = g.url(&a.Client, a.Scope, redirectURI); err != nil {
 			return nil, &LoginError{ErrLoginFailed, "authorize_endpoint is no URL"}
 		}

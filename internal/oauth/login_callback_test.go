@@ -68,7 +68,7 @@ func TestCallbackRefused(t *testing.T) {
 				}
 				query := tt.query(bad)
 				for range 3 {
-					_, err := r.sessions.FinishLogin(r.Context(), query, oauth.NewSecret(tt.browser), tt.by)
+					_, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: query, Browser: oauth.NewSecret(tt.browser), By: tt.by})
 					if tt.used && !errors.Is(err, tt.want) {
 						r.refused(err, oauth.ErrLoginUnknown) // from the second time on
 						continue
@@ -165,15 +165,15 @@ func TestTerminalLoginSeenInThePortal(t *testing.T) {
 		q := r.approve(r.begin(s, start))
 		for _, by := range []string{"", "ann"} {
 			for _, browser := range []string{"", "anns-browser"} {
-				_, err := r.sessions.FinishLogin(r.Context(), q.Encode(), oauth.NewSecret(browser), by)
+				_, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: oauth.NewSecret(browser), By: by})
 				r.refused(err, oauth.ErrLoginTerminal)
 			}
 		}
-		_, err := r.sessions.FinishLogin(r.Context(), q.Encode(), start.Browser, "ann")
+		_, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: start.Browser, By: "ann"})
 		r.refused(err, oauth.ErrLoginTerminal)
 		synctest.Wait()
 		r.codes(0)
-		if _, err := r.sessions.FinishLogin(r.Context(), q.Encode(), start.Browser, ""); err != nil {
+		if _, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: start.Browser, By: ""}); err != nil {
 			t.Error(err)
 		}
 		r.codes(1)

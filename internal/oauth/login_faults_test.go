@@ -67,7 +67,7 @@ func TestCloseDuringALogin(t *testing.T) {
 			q := r.approve(r.begin(s, anns()))
 			ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 			defer cancel()
-			if _, err := r.sessions.FinishLogin(ctx, q.Encode(), anns().Browser, anns().By); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := r.sessions.FinishLogin(ctx, oauth.LoginFinish{Query: q.Encode(), Browser: anns().Browser, By: anns().By}); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("FinishLogin: %v", err)
 			}
 			r.stop()

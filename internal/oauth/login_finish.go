@@ -8,15 +8,28 @@ import (
 
 // This file is how a login comes to its end.
 
-// FinishLogin takes the callback of a login (RFC 6749 §4.1.2): its raw query,
-// and who brings it. The code is sent once, whatever comes of it. That the
-// caller leaves doesn't end what has begun.
-func (ss *Sessions) FinishLogin(ctx context.Context, query string, browser Secret, by string) (*Login, error) {
-	cb, err := readCallback(query)
+// A LoginFinish is a callback (RFC 6749 §4.1.2), and who brings it.
+type LoginFinish struct {
+	// Query is the callback's, raw.
+	Query string
+	// At is the URL where it arrived; what is behind its path doesn't matter.
+	// Empty if that isn't known.
+	At string
+	// Browser and By are those of the [LoginStart].
+	Browser Secret
+	By      string
+	// May tells whether By may still act for a session; nil: yes.
+	May func(Key) bool
+}
+
+// FinishLogin takes the callback of a login. The code is sent once, whatever
+// comes of it. That the caller leaves doesn't end what has begun.
+func (ss *Sessions) FinishLogin(ctx context.Context, f LoginFinish) (*Login, error) {
+	cb, err := readCallback(f.Query)
 	if err != nil {
 		return nil, &LoginError{ErrCallbackMalformed, strings.TrimPrefix(err.Error(), ErrCallbackMalformed.Error()+": ")}
 	}
-	p, err := ss.logins.take(cb.State, browser, by, time.Now())
+	p, err := ss.logins.take(cb.State, f, time.Now())
 	if err != nil {
 		if p != nil && p.terminal {
 			err = &LoginError{ErrLoginTerminal, "give it the address of this page"}
@@ -44,7 +57,7 @@ func (ss *Sessions) FinishLogin(ctx context.Context, query string, browser Secre
 // finish checks the callback and exchanges its code.
 func (s *Session) finish(ctx context.Context, p *pendingLogin, cb callback) error {
 	c := &p.account.Client
-	if err := s.server.checkIss(ctx, c, cb.Iss); err != nil {
+	if err := s.server.checkIss(ctx, c, s.key.User, cb.Iss); err != nil {
 		return err
 	}
 	if cb.Error != "" {
@@ -72,7 +85,7 @@ func (s *Session) finish(ctx context.Context, p *pendingLogin, cb callback) erro
 			s.giveBack(c, answer)
 			return &LoginError{ErrLoginFailed, "the id_token is not for this login: " + err.Error()}
 		}
-		if err := s.server.pin(ctx, c, cb.Iss); err != nil {
+		if err := s.server.pin(ctx, c, s.key.User, cb.Iss); err != nil {
 			s.giveBack(c, answer)
 			return err
 		}

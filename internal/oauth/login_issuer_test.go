@@ -162,15 +162,33 @@ func TestPinnedIss(t *testing.T) {
 			})
 		})
 	}
-	t.Run("is that of all users", func(t *testing.T) {
+	// A callback passes through the user's browser: one user can't lock the
+	// others out.
+	t.Run("is that of all users once two have brought it", func(t *testing.T) {
 		t.Parallel()
-		playLogin(t, sandbox.Config{Users: map[string]string{"bob": "bobs"}}, func(r *loginRig) {
+		playLogin(t, sandbox.Config{Users: map[string]string{"ann": "anns", "bob": "bobs", "cid": "cids"}}, func(r *loginRig) {
 			r.users(r.person())
 			defer r.stop()
-			r.logIn(r.user("ann"))
-			_, err := r.finish(with(r.approveAs(r.begin(r.user("bob"), anns()), "bob"), "iss", evilIssuer))
-			r.refused(err, oauth.ErrIssuerMismatch)
-			r.codes(1)
+			login := func(name, iss string) error {
+				q := r.approveAs(r.begin(r.user(name), anns()), name)
+				if iss != "" {
+					q = with(q, "iss", iss)
+				}
+				_, err := r.finish(q)
+				return err
+			}
+			if err := login("ann", evilIssuer); err != nil {
+				t.Fatal(err)
+			}
+			r.refused(login("ann", ""), oauth.ErrIssuerMismatch) // hers holds for herself
+			for _, name := range []string{"bob", "cid"} {
+				if err := login(name, ""); err != nil {
+					t.Errorf("%s is locked out: %v", name, err)
+				}
+			}
+			r.refused(login("bob", evilIssuer), oauth.ErrIssuerMismatch)
+			r.refused(login("cid", evilIssuer), oauth.ErrIssuerMismatch)
+			r.codes(3)
 		})
 	})
 }

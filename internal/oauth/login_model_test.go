@@ -79,7 +79,7 @@ func playLogins(r *loginRig, random *rand.Rand, steps int) {
 				mine = true // chance gave it its own
 			}
 			good := mine && !l.done && time.Since(l.begun) < 10*time.Minute
-			_, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by(browser).Browser, who)
+			_, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by(browser).Browser, By: who})
 			if good {
 				l.done = true
 				requests++

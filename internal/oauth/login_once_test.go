@@ -128,7 +128,7 @@ func TestCodeIsSentOnce(t *testing.T) {
 			q := r.approve(l)
 			ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 			defer cancel()
-			got, err := r.sessions.FinishLogin(ctx, q.Encode(), anns().Browser, anns().By)
+			got, err := r.sessions.FinishLogin(ctx, oauth.LoginFinish{Query: q.Encode(), Browser: anns().Browser, By: anns().By})
 			if !errors.Is(err, context.DeadlineExceeded) || got == nil || got.ID != l.ID || got.Done {
 				t.Fatalf("FinishLogin: %+v, %v", got, err)
 			}

@@ -89,7 +89,7 @@ func (r *loginRig) approveAs(l *oauth.Login, user string) url.Values {
 
 // finish brings the callback of Ann's login.
 func (r *loginRig) finish(query url.Values) (*oauth.Login, error) {
-	return r.sessions.FinishLogin(r.Context(), query.Encode(), anns().Browser, anns().By)
+	return r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: query.Encode(), Browser: anns().Browser, By: anns().By})
 }
 
 // logIn is a whole login of Ann's.

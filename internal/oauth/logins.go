@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -41,8 +42,9 @@ type pendingLogin struct {
 	expires  time.Time // what came of it is known until then
 
 	authorization
-	prompt *DevicePrompt
-	cancel context.CancelFunc // of what polls for a device
+	arrives string // the redirect URI, whether it is sent or not
+	prompt  *DevicePrompt
+	cancel  context.CancelFunc // of what polls for a device
 
 	own  *list.Element // in logins.by
 	done bool
@@ -98,7 +100,7 @@ func (ls *logins) drop(e *list.Element) {
 }
 
 // take gives the login of a state to the one who began it, once.
-func (ls *logins) take(state string, browser Secret, by string, now time.Time) (*pendingLogin, error) {
+func (ls *logins) take(state string, f LoginFinish, now time.Time) (*pendingLogin, error) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.expire(now)
@@ -107,13 +109,31 @@ func (ls *logins) take(state string, browser Secret, by string, now time.Time) (
 	if e == nil {
 		return nil, &LoginError{ErrLoginUnknown, "the login isn't known: it has expired, was used, or began elsewhere"}
 	}
-	p, theirs := e.Value.(*pendingLogin), hash(browser)
-	if subtle.ConstantTimeCompare(p.browser[:], theirs[:]) != 1 || p.by != by {
+	p, theirs := e.Value.(*pendingLogin), hash(f.Browser)
+	switch {
+	case subtle.ConstantTimeCompare(p.browser[:], theirs[:]) != 1 || p.by != f.By:
 		// It stays for the one who began it: it may be waiting in a terminal.
 		return p, &LoginError{ErrLoginForeign, "the login was begun in another browser or by another user"}
+	case f.May != nil && !f.May(p.session.key):
+		return nil, &LoginError{ErrLoginForeign, "the login was begun by somebody who may not do that any more"}
+	case f.At != "" && placeOf(f.At) != placeOf(p.arrives):
+		// Which server it comes from is told by where it arrives (RFC 9700 §4.4.2.2).
+		return nil, &LoginError{ErrCallbackMalformed, "it came to the redirect URI of another login"}
 	}
 	delete(ls.byState, key)
 	return p, nil
+}
+
+// placeOf is the host and path of a URL, in one spelling.
+func placeOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	return hostOf(text) + u.Path
 }
 
 // end notes what came of a login.

@@ -93,7 +93,7 @@ func readMetadata(issuer string, body []byte) (Metadata, error) {
 			if e.endpoint == &m.TokenEndpoint {
 				faults = append(faults, endpointFault{e.option, "it has no " + e.name})
 			}
-		case given == nil || !isEndpoint(*given):
+		case given == nil || !isEndpoint(*given) || strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(*given, "https:"):
 			faults = append(faults, endpointFault{e.option, "its " + e.name + " is no absolute https URL without user and fragment"})
 		default:
 			*e.endpoint = *given
@@ -125,12 +125,13 @@ func checkIssuer(given *string, want string) error {
 // compared with nothing.
 func (m Metadata) movedFrom(old Metadata) (string, bool) {
 	var known, moves []string
-	for _, endpoint := range []string{old.TokenEndpoint, old.RevokeEndpoint, old.DeviceEndpoint} {
+	for _, endpoint := range []string{old.AuthorizeEndpoint, old.TokenEndpoint, old.RevokeEndpoint, old.DeviceEndpoint} {
 		if endpoint != "" {
 			known = append(known, hostOf(endpoint))
 		}
 	}
 	for _, e := range []struct{ name, now, before string }{
+		{"authorization endpoint", m.AuthorizeEndpoint, old.AuthorizeEndpoint}, // people type their passwords there
 		{"token endpoint", m.TokenEndpoint, old.TokenEndpoint},
 		{"revocation endpoint", m.RevokeEndpoint, old.RevokeEndpoint},
 		{"device endpoint", m.DeviceEndpoint, old.DeviceEndpoint},

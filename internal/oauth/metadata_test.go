@@ -34,7 +34,6 @@ func TestReadMetadata(t *testing.T) {
 		Issuer: testIssuer, AuthorizeEndpoint: "https://as.example/authorize?x=1", TokenEndpoint: "https://as.example/token",
 		RevokeEndpoint: "https://as.example/revoke", DeviceEndpoint: "https://as.example/device", SendsIss: true,
 	}
-	device := func(url string) Metadata { m := bare; m.DeviceEndpoint = url; return m }
 	const iss = `,"authorization_response_iss_parameter_supported":`
 	tests := []struct {
 		name, body string
@@ -52,9 +51,9 @@ func TestReadMetadata(t *testing.T) {
 		{"sends no iss", only(iss + `false`), bare, ""},
 		{"sends iss: null", only(iss + `null`), bare, ""},
 		{"sends iss: neither", only(iss + `1`), Metadata{}, "authorization_response_iss_parameter_supported"},
-		{"plain http on localhost", only(`,"device_authorization_endpoint":"http://localhost:8081/d"`), device("http://localhost:8081/d"), ""},
-		{"plain http on 127.0.0.1", only(`,"device_authorization_endpoint":"http://127.0.0.1/d"`), device("http://127.0.0.1/d"), ""},
-		{"plain http on ::1", only(`,"device_authorization_endpoint":"http://[::1]:1/d"`), device("http://[::1]:1/d"), ""},
+		{"plain http on localhost, of an https issuer (B53)", only(`,"device_authorization_endpoint":"http://localhost:8081/d"`), bare, "set device_endpoint"},
+		{"plain http on 127.0.0.1, of an https issuer (B53)", only(`,"device_authorization_endpoint":"http://127.0.0.1/d"`), bare, "set device_endpoint"},
+		{"plain http on ::1, of an https issuer (B53)", only(`,"device_authorization_endpoint":"http://[::1]:1/d"`), bare, "set device_endpoint"},
 
 		{"no issuer (B53)", `{"token_endpoint":"https://as.example/token"}`, Metadata{}, "no issuer"},
 		{"issuer of another type", `{"issuer":["https://as.example/tenant"]}`, Metadata{}, "no issuer"},
@@ -196,7 +195,7 @@ func TestMovedFrom(t *testing.T) {
 		{"another path", old, Metadata{TokenEndpoint: "https://a.example/v2/token?x=1", RevokeEndpoint: "https://r.example/"}, ""},
 		{"other letters", old, Metadata{TokenEndpoint: "https://A.Example/token"}, ""},
 		{"the port said", old, Metadata{TokenEndpoint: "https://a.example:443/token"}, ""},
-		{"the authorization endpoint gets no secret", old, Metadata{TokenEndpoint: old.TokenEndpoint, AuthorizeEndpoint: "https://z.example/"}, ""},
+		{"people type passwords at the authorization endpoint", old, Metadata{TokenEndpoint: old.TokenEndpoint, AuthorizeEndpoint: "https://z.example/"}, "the authorization endpoint is new, on z.example, where no other was"},
 		{"one is gone", old, Metadata{TokenEndpoint: old.TokenEndpoint}, ""},
 		{"a new one on the same host", old, Metadata{TokenEndpoint: old.TokenEndpoint, DeviceEndpoint: "https://r.example/d"}, ""},
 		{"nothing known before", Metadata{}, old, ""},
@@ -257,4 +256,16 @@ func FuzzReadMetadata(f *testing.F) {
 			t.Errorf("accepted %s as %+v", body, m)
 		}
 	})
+}
+
+// An issuer on this machine may have its endpoints there without TLS.
+func TestReadMetadataPlain(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"localhost:8081", "127.0.0.1", "[::1]:1"} {
+		issuer := "http://" + host
+		m, err := readMetadata(issuer, []byte(`{"issuer":"`+issuer+`","token_endpoint":"`+issuer+`/t"}`))
+		if err != nil || m.TokenEndpoint != issuer+"/t" {
+			t.Errorf("%s: %+v, %v", host, m, err)
+		}
+	}
 }

@@ -55,28 +55,54 @@ func (s *Session) Import(ctx context.Context, refreshToken Secret) error {
 	if err != nil {
 		return err
 	}
-	defer release()
-	a := s.account.Load()
-	old := s.known().records.of(a.fingerprint())
-	mine := record{
-		Fingerprint: old.Fingerprint,
-		Tokens:      TokenSet{RefreshToken: refreshToken, RefreshObtained: s.sessions.now().wall},
-		Latch:       old.Latch,
-		SignedIn:    true,
-		Refreshed:   s.sessions.now().wall,
+	done := make(chan error, 1)
+	if !s.sessions.takeOff(func() { // who asked may leave: what was there must come back all the same
+		defer release()
+		done <- s.spendImported(s.sessions.ctx, refreshToken)
+	}) {
+		release()
+		return &Failure{Err: ErrClosed}
 	}
-	if err := s.replace(ctx, a, mine); err != nil {
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error {
+	a := s.account.Load()
+	var old record
+	err := s.replace(ctx, a, func(was record) (record, bool) {
+		old = was
+		now := s.sessions.now().wall
+		return record{
+			Fingerprint: was.Fingerprint,
+			Tokens:      TokenSet{RefreshToken: refreshToken, RefreshObtained: now},
+			Latch:       was.Latch,
+			SignedIn:    true,
+			Refreshed:   now,
+		}, true
+	})
+	if err != nil {
 		return err
 	}
 	err = s.refresh(ctx, flight{forced: true, idle: true})
-	if now := s.known().records.of(a.fingerprint()); now.Dead != nil {
-		return errors.Join(ErrImportRefused, s.replace(ctx, a, old))
+	refused := false
+	back := s.replace(ctx, a, func(now record) (record, bool) {
+		refused = now.Dead != nil || now.Doubt != nil
+		return old, refused
+	})
+	if refused {
+		return errors.Join(ErrImportRefused, back)
 	}
 	return err
 }
 
-// replace stores r as the session's record, and puts its token into use.
-func (s *Session) replace(ctx context.Context, a *Account, r record) error {
+// replace stores what by makes of the session's record, if anything, and puts
+// its token into use.
+func (s *Session) replace(ctx context.Context, a *Account, by func(record) (record, bool)) error {
 	unlock, err := s.sessions.store.Lock(ctx, s.key)
 	if err != nil {
 		return err
@@ -84,6 +110,10 @@ func (s *Session) replace(ctx context.Context, a *Account, r record) error {
 	defer unlock()
 	if err := s.load(ctx); err != nil {
 		return err
+	}
+	r, ok := by(s.known().records.of(a.fingerprint()))
+	if !ok {
+		return nil
 	}
 	if err := s.saveOrFail(ctx, s.known().records.with(r)); err != nil {
 		return err

@@ -42,7 +42,8 @@ func (s *Session) start(how flight) *flight {
 
 // fly is the flight's goroutine.
 func (s *Session) fly(f *flight) {
-	v := s.attempts(s.sessions.ctx, f)
+	v, unlock := s.locked(f)
+	defer unlock() // what comes of the flight is noted before another may change the session
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.sessions.now()
@@ -97,14 +98,18 @@ func (s *Session) failed(err error, detail string) *Failure {
 	return f
 }
 
-// attempts holds the session's lock and moves until there is a token or
-// nothing more to do now.
-func (s *Session) attempts(ctx context.Context, f *flight) verdict {
-	unlock, err := s.sessions.store.Lock(ctx, s.key)
+// locked makes the flight's attempts under the session's lock, which the caller
+// gives back.
+func (s *Session) locked(f *flight) (verdict, func()) {
+	unlock, err := s.sessions.store.Lock(s.sessions.ctx, s.key)
 	if err != nil {
-		return verdict{err: ErrStoreUnavailable, detail: "locking the session: " + err.Error(), backOff: true}
+		return verdict{err: ErrStoreUnavailable, detail: "locking the session: " + err.Error(), backOff: true}, func() {}
 	}
-	defer unlock()
+	return s.attempts(s.sessions.ctx, f), unlock
+}
+
+// attempts moves until there is a token or nothing more to do now.
+func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 	before := s.known().generation
 	if err := s.load(ctx); err != nil {
 		return verdict{err: ErrStoreUnavailable, detail: err.Error(), backOff: true}

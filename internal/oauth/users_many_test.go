@@ -81,7 +81,7 @@ func TestEvictedUsers(t *testing.T) {
 		r.users(r.person(), television)
 		defer r.stop()
 		finish := func(name string, q url.Values) error {
-			_, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by(name).Browser, name)
+			_, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by(name).Browser, By: name})
 			return err
 		}
 

@@ -15,7 +15,7 @@ func (r *loginRig) logInAs(name string) *oauth.Session {
 	r.Helper()
 	s := r.user(name)
 	q := r.approveAs(r.begin(s, by(name)), name)
-	if _, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by(name).Browser, name); err != nil {
+	if _, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by(name).Browser, By: name}); err != nil {
 		r.Fatalf("FinishLogin: %v", err)
 	}
 	return s
@@ -95,9 +95,9 @@ func TestLoginIsForItsUser(t *testing.T) {
 			t.Errorf("the login is for %s", l.Key)
 		}
 		q := r.approveAs(l, "ann")
-		_, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by("bob").Browser, "bob")
+		_, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by("bob").Browser, By: "bob"})
 		r.refused(err, oauth.ErrLoginForeign)
-		got, err := r.sessions.FinishLogin(r.Context(), q.Encode(), by("ann").Browser, "ann")
+		got, err := r.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: q.Encode(), Browser: by("ann").Browser, By: "ann"})
 		if err != nil || got.Key != l.Key {
 			t.Errorf("FinishLogin: %+v, %v", got, err)
 		}

@@ -80,12 +80,12 @@ func TestDeviceDenied(t *testing.T) {
 
 		b.until("the server's no", func() bool {
 			_, _, page := fetchURL(t, "GET", b.location(), nil)
-			return bytes.Contains(page, []byte("The sign-in failed"))
+			return bytes.Contains(page, []byte("The server did not grant access"))
 		})
 		b.says(code)
 		b.press(waitLink)
-		b.arrives("/bearer/device", "The sign-in failed")
-		b.shows(http.StatusOK)
+		b.arrives("/bearer/device", "The server did not grant access")
+		b.shows(http.StatusForbidden)
 		b.says("Account: sandbox", "access_denied")
 		b.look("device-denied")
 		calls(t, s.url(callPath), nil, http.StatusServiceUnavailable, "login_required")
