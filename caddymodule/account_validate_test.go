@@ -13,6 +13,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 // grantConfig passes; the tests spoil it as those of validateConfig do.
@@ -173,6 +175,48 @@ func TestValidateGrants(t *testing.T) {
 	validateAll(t, grantConfig, grantValidations, map[string]string{"client_secret": "s3cret-of-the-client", "password": "s3cret-of-the-user",
 		"base": "https://box.example.com/\n", "query": "https://box.example.com/?tenant=erp", "empty": "\n",
 		"redirect_uri": "https://proxy.example.com/erp/callback\n", "p256.pem": "s3cret-of-the-key", "cert.pem": "s3cret-of-the-certificate"})
+}
+
+// otherAccount is an account with code at another server.
+func otherAccount(lines string) string {
+	return "account crm {\n client_id id\n client_secret {file.DIR/client_secret}\n upstream API\n" + lines + "\n}\n account erp {"
+}
+
+var serverValidations = []validation{
+	{"one redirect URI, two servers", []string{"account erp {", otherAccount("authorize_endpoint https://b.example/a\n token_endpoint https://b.example/t\n grant authorization_code {\n redirect_uri https://p.example/cb\n}"),
+		"grant authorization_code\n\t\t}\n\t}", "grant authorization_code {\n redirect_uri https://p.example/cb\n}\n}\n}"}, nil,
+		[]string{"accounts crm and erp are of different servers and have one redirect_uri, https://p.example/cb", "give each one of its own"}},
+	{name: "good one redirect URI, two servers that name themselves", caddyfile: []string{"account erp {", otherAccount("issuer https://b.example\n authorize_endpoint https://b.example/a\n token_endpoint https://b.example/t\n grant authorization_code {\n redirect_uri https://p.example/cb\n}"),
+		"grant authorization_code\n\t\t}\n\t}", "issuer https://a.example\n grant authorization_code {\n redirect_uri https://p.example/cb\n}\n}\n}"}},
+	{name: "good one redirect URI, one server", caddyfile: []string{"account erp {", otherAccount("authorize_endpoint http://AS/authorize\n token_endpoint http://AS/token\n grant authorization_code {\n redirect_uri https://p.example/cb\n}"),
+		"grant authorization_code\n\t\t}\n\t}", "grant authorization_code {\n redirect_uri https://p.example/cb\n}\n}\n}"}},
+	{name: "good any port of this machine, two servers", caddyfile: []string{"account erp {", otherAccount("authorize_endpoint https://b.example/a\n token_endpoint https://b.example/t\n grant authorization_code")}},
+	{"an account's name with a slash in JSON", nil, []string{`"erp":{`, `"e/p":{`}, []string{"account e/p: a name has no slash and no braces"}},
+	{"an account's name of nothing in JSON", nil, []string{`"accounts":{"erp":`, `"accounts":{"":`}, []string{"a name has no slash and no braces"}},
+	{"secrets in clear to a proxy", []string{tokenLine, tokenLine + "\n http_proxy http://proxy.example.com:3128"}, nil, []string{"http_proxy: secrets for http://", "would go to it in clear"}},
+	{name: "good proxy with TLS", caddyfile: []string{tokenLine, tokenLine + "\n http_proxy https://proxy.example.com:3128"}},
+	{name: "good proxy on this machine", caddyfile: []string{tokenLine, tokenLine + "\n http_proxy http://127.0.0.1:3128"}},
+}
+
+func TestValidateServers(t *testing.T) {
+	validateAll(t, grantConfig, serverValidations, map[string]string{"client_secret": "s3cret-of-the-client"})
+}
+
+// A discovered server that shares a redirect URI must name itself, whatever its
+// metadata promises.
+func TestNeedsIss(t *testing.T) {
+	t.Parallel()
+	account := func(name string) *oauth.Account {
+		return &oauth.Account{Name: name, Grant: &oauth.AuthorizationCode{RedirectURI: "https://p.example/cb"},
+			Client: oauth.Client{Discover: true, Issuer: "https://" + name + ".example"}}
+	}
+	a, b := account("a"), account("b")
+	if err := checkRedirectURIs([]*oauth.Account{a}); err != nil || a.Client.NeedsIss {
+		t.Errorf("alone: %v, %v", err, a.Client.NeedsIss)
+	}
+	if err := checkRedirectURIs([]*oauth.Account{a, b}); err != nil || !a.Client.NeedsIss || !b.Client.NeedsIss {
+		t.Errorf("together: %v, %v, %v", err, a.Client.NeedsIss, b.Client.NeedsIss)
+	}
 }
 
 func TestValidateKeys(t *testing.T) {

@@ -123,3 +123,54 @@ func TestPortalRebinding(t *testing.T) {
 		t.Errorf("requests carry the token of %q", got)
 	}
 }
+
+// A portal without users serves this machine alone, unless the operator says
+// otherwise: who comes through a proxy comes from elsewhere.
+func TestPortalForwarded(t *testing.T) {
+	for _, unprotected := range []bool{false, true} {
+		r := newPortalRig(t, sandbox.Config{})
+		r.auth, r.portal, r.proxy = "", "", "bearer_proxy erp "+r.api
+		if unprotected {
+			r.portal = "unprotected"
+		}
+		r.start()
+		for _, header := range [][]string{nil, {"X-Forwarded-For", "203.0.113.9"}, {"Forwarded", "for=203.0.113.9"}, {"Via", "1.1 front"}} {
+			want := 200
+			if header != nil && !unprotected {
+				want = 403
+			}
+			if res, text := r.do("GET", "/bearer", nil, header...); res.StatusCode != want {
+				t.Errorf("unprotected %v, %v: %d %s", unprotected, header, res.StatusCode, text)
+			}
+		}
+		r.stop()
+	}
+}
+
+// What a server or a person broke on the way back is the portal's all the same:
+// the API and the log see no code.
+func TestPortalBrokenCallback(t *testing.T) {
+	r := newPortalRig(t, sandbox.Config{})
+	r.grant = "redirect_uri " + r.origin() + "/oauth/cb"
+	log := r.logFile()
+	r.start()
+	ada := r.browser("ada")
+	ada.signIn("erp/ada")
+	before := len(r.sandbox.Events())
+	for _, tt := range []struct{ method, query string }{
+		{"GET", "code=planted"}, {"HEAD", "code=planted&state=planted"}, {"POST", "code=planted&state=planted"}, {"GET", "state=planted"},
+	} {
+		if a := ada.send(tt.method, "/oauth/cb?"+tt.query, ""); a.StatusCode != 400 {
+			t.Errorf("%s %s: %d", tt.method, tt.query, a.StatusCode)
+		}
+	}
+	if n := len(r.sandbox.Events()); n != before {
+		t.Errorf("%d requests went on", n-before)
+	}
+	if strings.Contains(read(t, log), "planted") {
+		t.Error("the log has it")
+	}
+	if a := ada.send("GET", "/oauth/cb", ""); a.StatusCode != 404 || len(r.sandbox.Events()) != before+1 {
+		t.Errorf("the API wasn't asked for its own path: %d", a.StatusCode)
+	}
+}
