@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // slowUnlock is a store after whose unlock the goroutine isn't run for a while.
 type slowUnlock struct {
 	oauth.Store
-	pause *time.Duration
+	pause *atomic.Int64
 }
 
 func (s slowUnlock) Lock(ctx context.Context, k oauth.Key) (func(), error) {
@@ -21,7 +22,7 @@ func (s slowUnlock) Lock(ctx context.Context, k oauth.Key) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { unlock(); time.Sleep(*s.pause) }, nil
+	return func() { unlock(); time.Sleep(time.Duration(s.pause.Load())) }, nil
 }
 
 // A login that ends while a refresh is refused isn't undone by what the refresh
@@ -29,13 +30,13 @@ func (s slowUnlock) Lock(ctx context.Context, k oauth.Key) (func(), error) {
 func TestLoginEndsWithARefusedRefresh(t *testing.T) {
 	t.Parallel()
 	playLogin(t, sandbox.Config{}, func(r *loginRig) {
-		var pause time.Duration
+		var pause atomic.Int64
 		r.store = slowUnlock{r.store, &pause}
 		s := r.start(r.person())
 		defer r.stop()
 		r.logIn(s)
 		r.token(s)
-		pause = 50 * time.Millisecond
+		pause.Store(int64(50 * time.Millisecond))
 		after(time.Hour) // expired
 		r.sandbox.RevokeRefreshTokens()
 		q := r.approve(r.begin(s, anns()))
