@@ -187,3 +187,17 @@ func TestDiscoveryOfADeviceLogin(t *testing.T) {
 		r.logsOut(s, true, "")
 	})
 }
+
+// A login may begin before the metadata is there, if its endpoint is
+// configured.
+func TestLoginBeforeMetadata(t *testing.T) {
+	t.Parallel()
+	playLogin(t, oidcServer, func(r *loginRig) {
+		a := r.discovered()
+		a.Client.AuthorizeEndpoint = "http://127.0.0.1:8081/authorize"
+		s := r.start(a)
+		defer r.stop()
+		r.logIn(s)
+		r.token(s)
+	})
+}

@@ -73,7 +73,7 @@ func (s *Session) finish(ctx context.Context, p *pendingLogin, cb callback) erro
 	if err != nil {
 		return &LoginError{ErrLoginFailed, err.Error()}
 	}
-	if !s.unchanged(p.account) || now.Client.TokenEndpoint != c.TokenEndpoint {
+	if !s.unchanged(p.account) || c.TokenEndpoint != "" && now.Client.TokenEndpoint != c.TokenEndpoint {
 		return &LoginError{ErrLoginChanged, "begin it again"}
 	}
 	c = &now.Client
