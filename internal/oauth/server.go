@@ -148,6 +148,8 @@ func (sv *server) fetchBehind(c *Client) {
 	if sv.fetching || time.Since(sv.tried) < time.Hour {
 		return
 	}
+	own := *c // the caller goes on to fill in its client
+	c = &own
 	sv.fetching = sv.sessions.takeOff(func() {
 		ctx := sv.sessions.ctx
 		m, err := c.fetchMetadata(ctx)
