@@ -135,9 +135,9 @@ func (app *App) describeOne(ctx context.Context, key oauth.Key) (accountStatus, 
 }
 
 func serveStatus(w http.ResponseWriter, r *http.Request) error {
-	app, err := running()
+	app, err := inForce()
 	if err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return err
 	}
 	answer := statusJSON{Store: app.lease.module.Describe(), Portal: app.portal}
 	query := r.URL.Query()
@@ -151,6 +151,15 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
 	return writeJSON(w, answer)
+}
+
+// inForce is the running app, or the answer that there is none.
+func inForce() (*App, error) {
+	app, err := running()
+	if err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	}
+	return app, nil
 }
 
 // noSession tells why there is no session of a key.
@@ -208,9 +217,9 @@ func (a actionJSON) key() oauth.Key { return oauth.Key{Account: a.Account, User:
 
 // sessionOf finds a session of the configuration in force.
 func sessionOf(ctx context.Context, key oauth.Key) (*App, *oauth.Session, error) {
-	app, err := running()
+	app, err := inForce()
 	if err != nil {
-		return nil, nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return nil, nil, err
 	}
 	s, err := app.shared.sessions.Session(ctx, key)
 	if err != nil {

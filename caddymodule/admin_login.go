@@ -87,9 +87,9 @@ func serveLoginFinish(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r, &body); err != nil {
 		return err
 	}
-	app, err := running()
+	app, err := inForce()
 	if err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return err
 	}
 	l, err := app.shared.sessions.FinishLogin(r.Context(), oauth.LoginFinish{Query: body.Query, At: body.At, Browser: oauth.NewSecret(body.Browser)})
 	if err != nil {
@@ -103,9 +103,9 @@ func serveLoginStatus(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r, &body); err != nil {
 		return err
 	}
-	app, err := running()
+	app, err := inForce()
 	if err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return err
 	}
 	l, err := app.shared.sessions.LookUpLogin(body.Login)
 	switch {

@@ -258,8 +258,7 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 	if unixPeer(r.RemoteAddr) {
 		return "", true
 	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+	if !localPeer(r) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		return "to serve callers beyond this machine, add the line: callers " + printable(host), false
 	}
@@ -272,9 +271,11 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 // localCaller reports whether a request is from this machine, as far as can be
 // told, and was not forwarded from elsewhere.
 func localCaller(r *http.Request) bool {
-	if forwardedBy(r) != "" {
-		return false
-	}
+	return forwardedBy(r) == "" && localPeer(r)
+}
+
+// localPeer reports whether a connection is from this machine.
+func localPeer(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	return unixPeer(r.RemoteAddr) || err == nil && peer.Addr().Unmap().IsLoopback()
 }
