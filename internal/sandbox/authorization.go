@@ -52,6 +52,10 @@ func (s *Sandbox) routes() map[string]http.HandlerFunc {
 }
 
 func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		s.serveProbe(w, r)
+		return
+	}
 	form, refused := s.readToken(w, r)
 	config := s.settings()
 	e := config.clientEvent(KindToken, r, form)
@@ -67,6 +71,7 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 		x.encoding = s.provider.encoding(r)
 	}
 	s.pause(config.Delay)
+	s.reach(x, Received)
 
 	if b.answer != nil {
 		b.answer(s, x)
@@ -76,6 +81,7 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 	if refused == nil {
 		granted, refused = s.grant(r, form, b, x)
 	}
+	s.reach(x, Committed)
 	if b.wait {
 		s.pause(config.SlowFor)
 	}
@@ -94,7 +100,23 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 		b.send(x, granted)
 		return
 	}
-	sendMembers(x, http.StatusOK, granted)
+	s.sendStaged(x, granted)
+}
+
+// serveProbe answers a GET of the token endpoint as RFC 6749 §3.2 has it: with
+// a refusal, unless the server as a whole is away.
+func (s *Sandbox) serveProbe(w http.ResponseWriter, r *http.Request) {
+	config := s.settings()
+	e := config.clientEvent(KindProbe, r, nil)
+	b := s.faults.outage(endpointToken)
+	e.Fault = b.info.Name
+	x := s.begin(w, r, e)
+	s.pause(config.Delay)
+	if b.answer != nil {
+		b.answer(s, x)
+		return
+	}
+	refuse(x, &refusal{http.StatusMethodNotAllowed, "invalid_request", "use POST"})
 }
 
 // grant carries out a token request and notes what came of it. From its return

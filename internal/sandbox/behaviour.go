@@ -11,6 +11,7 @@ type behaviour struct {
 	info FaultInfo
 
 	answer func(*Sandbox, *exchange) // answers in place of the server; nothing is committed
+	outage bool                      // so is a request of any method answered: the server fails, or something in front of it does
 	mode   refreshMode               // how the refresh token is given out
 	wait   bool                      // waits between commit and answer
 	after  func(*Sandbox, *exchange) // answers, after the server has committed what it was asked for
@@ -57,14 +58,14 @@ var behaviours = slices.Concat(tokenBehaviours, loginBehaviours)
 var tokenBehaviours = []behaviour{
 	{info: tokenFault(LostReply, "commits, then the connection is closed without an answer"), after: abort},
 	{info: tokenFault(Slow, "commits, then the answer takes 15 s (Config.SlowFor)"), wait: true},
-	{info: tokenFault(ServerError, "500 before commit"), answer: serverError},
+	{info: tokenFault(ServerError, "500 before commit"), answer: serverError, outage: true},
 	{info: tokenFault(LateServerError, "500 after commit"), after: serverError},
-	{info: tokenFault(BadGateway, "502 with HTML, as a proxy in front of the server sends"), answer: page(http.StatusBadGateway, "Bad Gateway")},
-	{info: tokenFault(TooManyRequests, "429 with Retry-After: 2 (Config.RetryAfter)"), answer: tooManyRequests},
-	{info: tokenFault(Unavailable, "503 without Retry-After"), answer: refuseWith(http.StatusServiceUnavailable, "temporarily_unavailable")},
-	{info: tokenFault(HTML, "200 with HTML, as a captive portal sends"), answer: page(http.StatusOK, "Please log in to the network")},
-	{info: tokenFault(HTMLForbidden, "403 with HTML, as a web application firewall sends"), answer: page(http.StatusForbidden, "Request blocked")},
-	{info: tokenFault(Redirect, "307 to another path; if it is followed, the log says so"), answer: redirect},
+	{info: tokenFault(BadGateway, "502 with HTML, as a proxy in front of the server sends"), answer: page(http.StatusBadGateway, "Bad Gateway"), outage: true},
+	{info: tokenFault(TooManyRequests, "429 with Retry-After: 2 (Config.RetryAfter)"), answer: tooManyRequests, outage: true},
+	{info: tokenFault(Unavailable, "503 without Retry-After"), answer: refuseWith(http.StatusServiceUnavailable, "temporarily_unavailable"), outage: true},
+	{info: tokenFault(HTML, "200 with HTML, as a captive portal sends"), answer: page(http.StatusOK, "Please log in to the network"), outage: true},
+	{info: tokenFault(HTMLForbidden, "403 with HTML, as a web application firewall sends"), answer: page(http.StatusForbidden, "Request blocked"), outage: true},
+	{info: tokenFault(Redirect, "307 to another path; if it is followed, the log says so"), answer: redirect, outage: true},
 	{info: tokenFault(Huge, "commits; more than 8 MiB of JSON, the tokens after the first MiB"), send: sendHuge},
 	{info: tokenFault(Truncated, "commits; the JSON breaks off after the complete refresh token"), send: sendTruncated},
 

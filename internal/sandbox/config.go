@@ -95,6 +95,12 @@ type Config struct {
 	// OneAccessToken ends the older access token of a family at each refresh.
 	OneAccessToken bool
 
+	// Gate, if set, is told of the stages of each token request with its grant
+	// type. It may take its time; the request waits, also if its client has
+	// gone. If it returns false, the request ends there: without an answer, or
+	// in the middle of one, and at Received without any effect.
+	Gate func(stage Stage, grant string) bool
+
 	SlowFor    time.Duration // how long the fault slow waits; default 15 s
 	RetryAfter string        // the header of the fault 429; default "2"
 	EventLimit int           // how many events are kept; default 10000

@@ -9,6 +9,7 @@ import (
 // The kinds of events.
 const (
 	KindToken     = "token"     // a request to the token endpoint
+	KindProbe     = "probe"     // a GET of the token endpoint, which asks for no token
 	KindRevoke    = "revoke"    // a request to the revocation endpoint, or that ends a session
 	KindAPI       = "api"       // a request to the API
 	KindFollowed  = "followed"  // the redirect of the fault redirect was followed

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -227,6 +228,24 @@ func (q *faultQueue) take(endpoint, grant string) behaviour {
 		}
 	}
 	return behaviour{}
+}
+
+// outage returns what to do with a request that no fault is meant for, because
+// the next one played at the endpoint makes the server fail as a whole. It
+// doesn't count as played.
+func (q *faultQueue) outage(endpoint string) behaviour {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var next []behaviour
+	for _, c := range q.counted {
+		next = append(next, c.behaviour)
+	}
+	next = append(next, q.standing...)
+	i := slices.IndexFunc(next, func(b behaviour) bool { return b.meantFor(endpoint, "") })
+	if i < 0 || !next[i].outage {
+		return behaviour{}
+	}
+	return next[i]
 }
 
 func (b behaviour) meantFor(endpoint, grant string) bool {
