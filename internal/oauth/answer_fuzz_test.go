@@ -80,7 +80,7 @@ func FuzzRetryAfter(f *testing.F) {
 }
 
 func FuzzDecodeRecords(f *testing.F) {
-	full, err := fullRecords().encode()
+	full, err := fullRecords().encode("")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -89,18 +89,18 @@ func FuzzDecodeRecords(f *testing.F) {
 	f.Add([]byte(`{"version":2}`))
 	f.Add([]byte(`{"version":1,"records":[{"lifetime_seconds":1e300,"intent":null,"obtained":"0001-01-01T00:00:00Z"}]}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		rs, err := decodeRecords(value)
+		rs, err := decodeRecords(value, "")
 		if err != nil {
 			if !errors.Is(err, ErrUnreadable) {
 				t.Errorf("%v does not wrap ErrUnreadable", err)
 			}
 			return
 		}
-		again, err := rs.encode()
+		again, err := rs.encode("")
 		if err != nil {
 			t.Fatalf("what was decoded can't be encoded: %v", err)
 		}
-		rs2, err := decodeRecords(again)
+		rs2, err := decodeRecords(again, "")
 		if err != nil {
 			t.Fatalf("what was encoded can't be decoded: %v", err)
 		}

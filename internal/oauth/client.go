@@ -6,13 +6,14 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 )
 
 // NewTransport returns a transport for token requests: a new connection for
@@ -22,8 +23,14 @@ import (
 // whatever the environment says. With a certificate, PEM of the chain and its
 // key, the client shows it (RFC 8705); it is read anew for each connection.
 func NewTransport(roots *x509.CertPool, proxy *url.URL, certificate SecretFunc) *http.Transport {
+	dialer.reserve()
+	if roots == nil {
+		// The system's are read once in the life of a process. If there is no
+		// file descriptor for it at that time, none is trusted for ever.
+		_, _ = x509.SystemCertPool()
+	}
 	t := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:            counted(dialer.DialContext),
 		TLSClientConfig:        &tls.Config{RootCAs: roots},
 		TLSHandshakeTimeout:    10 * time.Second,
 		DisableKeepAlives:      true,
@@ -45,6 +52,7 @@ func NewTransport(roots *x509.CertPool, proxy *url.URL, certificate SecretFunc) 
 
 // refresh spends the refresh token on new tokens (RFC 6749 §6).
 func (c *Client) refresh(ctx context.Context, token Secret, scope string) Answer {
+	failpoint.Hit("refresh-begun")
 	params := url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {token.Reveal()},
@@ -62,6 +70,7 @@ func (c *Client) request(ctx context.Context, params url.Values) Answer {
 	if err != nil {
 		return Answer{Outcome: Away, Detail: err.Error()}
 	}
+	failpoint.Hit("exchange-done")
 	return e.answer()
 }
 

@@ -11,14 +11,16 @@ import (
 type move int
 
 const (
-	moveNone    move = iota // nothing helps but a change
-	moveRefresh             // spend the refresh token
-	moveLogin               // sign in with nobody at hand
+	moveNone     move = iota // nothing helps but a change
+	moveRefresh              // spend the refresh token
+	moveFallback             // spend the one before it, see record.Fallback
+	moveLogin                // sign in with nobody at hand
 )
 
 // A rule is what of an account the decisions depend on.
 type rule struct {
 	mayLogin    bool // the grant may sign in now with nobody at hand
+	counted     bool // servers count sign-ins that fail, and lock the user out
 	latched     bool // the record's latch holds what is configured now
 	onLostReply OnLostReply
 }
@@ -26,6 +28,7 @@ type rule struct {
 func (a *Account) rule(r record) rule {
 	return rule{
 		mayLogin:    a.Grant.MayLogin(r.SignedIn),
+		counted:     a.Grant.Username() != "",
 		latched:     r.Latch.holds(a),
 		onLostReply: a.OnLostReply,
 	}
@@ -43,14 +46,19 @@ const (
 // A choice is a move, not before a time, or why there is none.
 type choice struct {
 	move move
-	// notBefore is the earliest time; zero means at once.
+	// notBefore is the earliest time, the end of a pause that is so long; zero
+	// means at once.
 	notBefore time.Time
+	pause     time.Duration
 	// err and detail say what a caller is told while nothing can be done.
 	err    error
 	detail string
 }
 
 const stopHint = "the answer to a refresh was lost and on_lost_reply is stop"
+
+const foreignHint = "the store was copied or restored, so that its refresh token may be spent or in use elsewhere; " +
+	"`caddy bearer adopt` uses it all the same"
 
 // nextMove decides how a session without a usable token can get one.
 func nextMove(r record, p rule) choice {
@@ -60,14 +68,16 @@ func nextMove(r record, p rule) choice {
 	case p.latched && r.Latch.All:
 		return latchedChoice(r.Latch)
 	}
-	if !r.Tokens.RefreshToken.Empty() {
+	if !r.usable().RefreshToken.Empty() {
 		return nextRefresh(r, p)
 	}
 	switch {
 	case p.latched:
 		return latchedChoice(r.Latch)
 	case p.mayLogin:
-		return nextLogin(r)
+		return nextLogin(r, p)
+	case r.Holder != "":
+		return choice{err: ErrLoginRequired, detail: foreignHint}
 	case r.Dead != nil:
 		return choice{err: ErrLoginRequired, detail: "the refresh token was refused (" + r.Dead.Code + ") at " + r.Dead.At.UTC().Format(time.RFC3339)}
 	case !r.SignedIn:
@@ -78,13 +88,18 @@ func nextMove(r record, p rule) choice {
 
 // nextLogin decides when to sign in. One whose outcome isn't known counts at
 // some servers: the next ones come after pauses that outlast a restart.
-func nextLogin(r record) choice {
+func nextLogin(r record, p rule) choice {
 	c := choice{move: moveLogin}
-	if r.Intent != nil && r.Intent.Grant != "refresh_token" {
-		c.notBefore = r.Intent.Started.Add(loginPause(r.Intent.Tries))
+	if p.counted && r.Intent != nil && r.Intent.Grant != "refresh_token" {
+		c.rest(r.Intent.Started, loginPause(r.Intent.Tries))
 		c.err, c.detail = ErrUnavailable, "the outcome of the last sign-in isn't known; the next one waits"
 	}
 	return c
+}
+
+// rest makes a choice wait for a pause after a time.
+func (c *choice) rest(after time.Time, pause time.Duration) {
+	c.notBefore, c.pause = after.Add(pause), pause
 }
 
 const maxLoginPause = 5 * time.Minute
@@ -108,12 +123,17 @@ func nextRefresh(r record, p rule) choice {
 		return choice{err: ErrLoginRequired, detail: stopHint}
 	case r.Doubt == nil:
 		return choice{move: moveRefresh}
+	case r.Doubt.Count == doubtTries && !r.Fallback.Empty():
+		return choice{move: moveFallback} // once; the candidate stays
 	case r.Doubt.Count < doubtTries:
-		return choice{move: moveRefresh, notBefore: r.Doubt.Last.Add(doubtPause), err: ErrUnavailable, detail: "the refresh token was refused without a reason; it is tried again"}
+		c := choice{move: moveRefresh, err: ErrUnavailable, detail: "the refresh token was refused without a reason; it is tried again"}
+		c.rest(r.Doubt.Last, doubtPause)
+		return c
 	case login:
 		return choice{move: moveLogin}
 	}
-	c := choice{move: moveRefresh, notBefore: r.Doubt.Last.Add(doubtProbe), err: ErrLoginRequired, detail: "the refresh token is refused without a reason; it is kept and tried every 10 min"}
+	c := choice{move: moveRefresh, err: ErrLoginRequired, detail: "the refresh token is refused without a reason; it is kept and tried every 10 min"}
+	c.rest(r.Doubt.Last, doubtProbe)
 	if p.latched {
 		l := latchedChoice(r.Latch)
 		c.err, c.detail = l.err, l.detail
@@ -149,10 +169,12 @@ type verdict struct {
 // the one that was written for the move, before the one it replaced.
 func judge(r record, m move, before *intent, a Answer, p rule, now time.Time) (record, verdict) {
 	switch a.Outcome {
-	case Granted, Unusable:
+	case Granted:
 		return granted(r, m, a, now)
+	case Unusable:
+		return salvaged(r, m, a, now)
 	case Away, NotTried:
-		if m == moveLogin && a.credentialsRefused() {
+		if m == moveLogin && p.counted && a.credentialsRefused() {
 			return refused(r, before, a, p, now)
 		}
 		r.Intent = before // as if it had not been tried
@@ -163,16 +185,42 @@ func judge(r record, m move, before *intent, a Answer, p rule, now time.Time) (r
 	if m == moveLogin {
 		return refused(r, before, a, p, now)
 	}
-	return refusedRefresh(r, a, p, now)
+	return refusedRefresh(r, m, a, p, now)
+}
+
+// spends is the refresh token that a move spends; empty for a sign-in.
+func (r record) spends(m move) Secret {
+	switch m {
+	case moveRefresh:
+		return r.usable().RefreshToken
+	case moveFallback:
+		return r.Fallback
+	}
+	return Secret{}
+}
+
+// salvaged is what follows an answer with a refresh token and faults: that
+// token is the best there is, but the server may never have committed what
+// broke off. So the one that was spent for it is kept.
+func salvaged(r record, m move, a Answer, now time.Time) (record, verdict) {
+	spent, fallback := r.spends(m), r.Fallback
+	r, _ = granted(r, m, a, now)
+	switch {
+	case !spent.Equal(r.Tokens.RefreshToken):
+		r.Fallback = spent
+	case m == moveRefresh: // it shows the same one again
+		r.Fallback = fallback
+	}
+	return r, verdict{err: ErrUnavailable, detail: a.Detail, backOff: true}
 }
 
 func granted(r record, m move, a Answer, now time.Time) (record, verdict) {
-	old := r.Tokens
-	r.Tokens = a.Tokens
+	old, spent := r.usable(), r.spends(m)
+	r.Tokens, r.Holder, r.Fallback = a.Tokens, "", Secret{}
 	r.Tokens.Obtained, r.Tokens.Lifetime = now, a.Lifetime
 	r.Tokens.RefreshObtained = now
-	if a.Tokens.RefreshToken.Empty() && m == moveRefresh {
-		r.Tokens.RefreshToken = old.RefreshToken // RFC 6749 §6
+	if a.Tokens.RefreshToken.Empty() {
+		r.Tokens.RefreshToken = spent // RFC 6749 §6
 	}
 	if r.Tokens.RefreshToken.Equal(old.RefreshToken) {
 		r.Tokens.RefreshObtained = old.RefreshObtained
@@ -185,9 +233,6 @@ func granted(r record, m move, a Answer, now time.Time) (record, verdict) {
 		r.SignedIn, r.SignedInAt, r.LoggedOut = true, now, false
 	}
 	r.Refreshed = now
-	if a.Outcome == Unusable {
-		return r, verdict{err: ErrUnavailable, detail: a.Detail, backOff: true}
-	}
 	return r, verdict{}
 }
 
@@ -200,7 +245,7 @@ func refused(r record, before *intent, a Answer, p rule, now time.Time) (record,
 	}
 	r, v := r.latch(a, a.Outcome == Refused, now)
 	p.latched = true
-	if c := nextMove(r, p); c.move == moveRefresh {
+	if c := nextMove(r, p); c.move == moveRefresh || c.move == moveFallback {
 		v.pause = max(c.notBefore.Sub(now), time.Second) // the refresh token may be good
 	}
 	return r, v
@@ -215,14 +260,19 @@ func (r record) latch(a Answer, all bool, now time.Time) (record, verdict) {
 }
 
 // refusedRefresh is what follows a refused refresh token.
-func refusedRefresh(r record, a Answer, p rule, now time.Time) (record, verdict) {
+func refusedRefresh(r record, m move, a Answer, p rule, now time.Time) (record, verdict) {
 	r.Intent = nil
-	switch a.Outcome {
-	case Dead:
+	switch {
+	case a.Outcome == Dead && m == moveFallback:
+		r.Fallback = Secret{} // the candidate is what is left
+	case a.Outcome == Dead && !r.Fallback.Empty():
+		r.Tokens.RefreshToken, r.Fallback, r.Doubt = r.Fallback, Secret{}, nil
+		return r, verdict{err: ErrUnavailable, detail: a.Detail, again: true}
+	case a.Outcome == Dead:
 		r.Dead = &tombstone{At: now, Code: a.Code}
 		r.Tokens.RefreshToken = Secret{}
 		r.Doubt = nil
-	case Refused:
+	case a.Outcome == Refused:
 		return r.latch(a, true, now)
 	default: // ProbablyDead
 		d := doubt{First: now}
@@ -233,7 +283,7 @@ func refusedRefresh(r record, a Answer, p rule, now time.Time) (record, verdict)
 		r.Doubt = &d
 	}
 	c := nextMove(r, p)
-	if c.move == moveLogin {
+	if c.move == moveLogin || c.move == moveFallback {
 		return r, verdict{err: ErrUnavailable, detail: a.Detail, again: true}
 	}
 	v := verdict{err: c.err, detail: c.detail}
@@ -246,19 +296,16 @@ func refusedRefresh(r record, a Answer, p rule, now time.Time) (record, verdict)
 // lost is what follows a request whose outcome isn't known. The intent stays.
 func lost(r record, m move, a Answer, p rule) (record, verdict) {
 	v := verdict{err: ErrUnavailable, detail: a.Detail, backOff: true, retryAfter: a.RetryAfter}
-	if m == moveLogin {
+	if m == moveLogin && p.counted {
 		v.retryAfter = max(v.retryAfter, loginPause(r.Intent.Tries))
 		return r, v
 	}
-	switch c := nextMove(r, p); {
-	case c.move == moveLogin:
+	if c := nextMove(r, p); m != moveLogin && c.move == moveLogin {
 		v.again = true
-	case c.move == moveNone:
+	} else if c.move == moveNone {
 		v = verdict{err: c.err, detail: c.detail}
-	default:
-		if quick, ok := replayPause(r.Intent.Tries); ok {
-			v.again, v.pause, v.backOff = true, quick, false
-		}
+	} else if quick, ok := replayPause(r.Intent.Tries); ok {
+		v.again, v.pause, v.backOff = true, quick, false
 	}
 	return r, v
 }
@@ -276,7 +323,7 @@ func replayPause(tries int) (time.Duration, bool) {
 
 const (
 	backOffBase = time.Second
-	backOffCap  = time.Minute
+	backOffCap  = 30 * time.Second
 )
 
 // backOff is the pause after so many failures in a row (from 1): exponential
@@ -285,7 +332,7 @@ func backOff(failures int, retryAfter time.Duration, random float64) time.Durati
 	d := min(backOffBase<<min(failures-1, 16), backOffCap)
 	d = time.Duration(random * float64(d))
 	if retryAfter > 0 {
-		return retryAfter + d/10
+		return max(retryAfter+d/10, d)
 	}
 	return d
 }

@@ -234,9 +234,9 @@ func TestBackOff(t *testing.T) {
 	}{
 		{1, 0, time.Second, 0},
 		{2, 0, 2 * time.Second, 0},
-		{6, 0, 32 * time.Second, 0},
-		{7, 0, time.Minute, 0},
-		{1 << 30, 0, time.Minute, 0},
+		{5, 0, 16 * time.Second, 0},
+		{6, 0, 30 * time.Second, 0},
+		{1 << 30, 0, 30 * time.Second, 0},
 		{1, 2 * time.Second, 3 * time.Second, 2 * time.Second},
 		{100, 5 * time.Minute, 5*time.Minute + 6*time.Second, 5 * time.Minute},
 	}

@@ -9,11 +9,11 @@ import (
 // These tests have the rows of the rules of a session as their names.
 
 var (
-	withLogin  = rule{mayLogin: true, onLostReply: LostReplay}
+	withLogin  = rule{mayLogin: true, counted: true, onLostReply: LostReplay}
 	noLogin    = rule{onLostReply: LostReplay}
-	onLogin    = rule{mayLogin: true, onLostReply: LostLogin}
-	onStop     = rule{mayLogin: true, onLostReply: LostStop}
-	wrongLogin = rule{mayLogin: true, latched: true, onLostReply: LostReplay}
+	onLogin    = rule{mayLogin: true, counted: true, onLostReply: LostLogin}
+	onStop     = rule{mayLogin: true, counted: true, onLostReply: LostStop}
+	wrongLogin = rule{mayLogin: true, counted: true, latched: true, onLostReply: LostReplay}
 )
 
 func held() record {

@@ -16,13 +16,15 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 )
 
 // An exchange is the one HTTP request of a token request.
 type exchange struct {
 	client *Client
-	json   bool // send a JSON object
-	sent   bool // a connection was there: bytes may have left
+	json   bool        // send a JSON object
+	sent   func() bool // whether anything of the request may have left, nil without a connection
 	err    error
 	reply  *http.Response
 	body   []byte
@@ -32,7 +34,10 @@ type exchange struct {
 // RoundTrip sends the request and keeps the reply. What it returns to x/oauth2
 // has the body that was read.
 func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { e.sent = true }}
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { e.sent = written(info.Conn); failpoint.Hit("connection-got") }}
+	trace.WroteHeaders = func() { failpoint.Hit("headers-written") }
+	trace.WroteRequest = func(httptrace.WroteRequestInfo) { failpoint.Hit("request-written") }
+	trace.GotFirstResponseByte = func() { failpoint.Hit("answer-begun") }
 	req = req.Clone(httptrace.WithClientTrace(req.Context(), trace))
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", userAgent)
@@ -45,13 +50,16 @@ func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		plain := e.client.ID + ":" + e.client.secret().Reveal()
 		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(plain)))
 	}
+	failpoint.Hit("request-prepared")
 	e.reply, e.err = e.client.Transport.RoundTrip(req)
 	if e.err != nil {
 		return nil, e.err
 	}
+	failpoint.Hit("answer-headers-read")
 	defer e.reply.Body.Close()
 	var err error
-	e.body, err = io.ReadAll(io.LimitReader(e.reply.Body, maxAnswer+1))
+	e.body, err = io.ReadAll(failpoint.Reader("answer-half-read", io.LimitReader(e.reply.Body, maxAnswer+1)))
+	failpoint.Hit("answer-body-read")
 	e.whole = err == nil && len(e.body) <= maxAnswer
 	e.reply.Body = io.NopCloser(bytes.NewReader(e.body))
 	return e.reply, nil
@@ -92,7 +100,7 @@ func (e *exchange) answer() Answer {
 		return a
 	case e.err == nil:
 		return Answer{Outcome: Away, Detail: "the token request could not be made: is token_endpoint right?"}
-	case e.sent:
+	case e.sent != nil && e.sent():
 		return Answer{Outcome: Lost, Detail: "the token endpoint did not answer: " + wireError(e.err)}
 	}
 	return Answer{Outcome: NotTried, Detail: "the token endpoint could not be reached: " + wireError(e.err)}

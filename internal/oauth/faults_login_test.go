@@ -9,11 +9,13 @@ import (
 	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
 )
 
-func TestWrongPassword(t *testing.T) {
+// F39: wrong password. Expected: exactly 1 attempt, latched over restarts. Best:
+// none can be better.
+func TestF39WrongPassword(t *testing.T) {
 	t.Parallel()
+	restarts, attempts := 0, 0
 	for _, fault := range []sandbox.Fault{"", sandbox.WrongPassword, sandbox.WrongPassword401, sandbox.WrongPassword403, sandbox.HTMLForbidden, sandbox.Empty401} {
 		t.Run(string(fault), func(t *testing.T) {
-			t.Parallel()
 			play(t, sandbox.Config{LockAfter: 3}, func(r *rig) {
 				password := newText("wrong")
 				a := r.account()
@@ -33,6 +35,7 @@ func TestWrongPassword(t *testing.T) {
 					r.stop()
 				}
 				r.requests(1, 0)
+				restarts, attempts = restarts+20, attempts+r.sandbox.TokenRequests("")
 
 				s := r.start(a)
 				defer r.stop()
@@ -43,6 +46,7 @@ func TestWrongPassword(t *testing.T) {
 			})
 		})
 	}
+	measured(t, 39, 3, "%d attempts for 6 kinds of refusals, over %d restarts and %d h", attempts, restarts, restarts)
 	t.Run("each wrong password is tried once", func(t *testing.T) {
 		t.Parallel()
 		play(t, sandbox.Config{}, func(r *rig) {

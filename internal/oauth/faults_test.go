@@ -90,40 +90,44 @@ func newText(s string) *text {
 func (t *text) set(s string)         { t.Store(&s) }
 func (t *text) secret() oauth.Secret { return oauth.NewSecret(*t.Load()) }
 
-func TestDeadRefreshToken(t *testing.T) {
+// F36: invalid_grant, true. Expected: dead at once; one password login or
+// LOGIN_REQUIRED. Best: 2 or 3.
+func TestF36TrueInvalidGrant(t *testing.T) {
 	t.Parallel()
+	with, without, calls := 0, 0, ""
 	for name, kill := range map[string]func(*sandbox.Sandbox){
 		"400 invalid_grant": (*sandbox.Sandbox).RevokeRefreshTokens,
 		"401 invalid_grant": func(s *sandbox.Sandbox) { s.Play(sandbox.Dead401, -1) },
 	} {
 		t.Run(name+", relogin on: one password login", func(t *testing.T) {
-			t.Parallel()
 			play(t, sandbox.Config{}, func(r *rig) {
 				s := r.start(r.account())
 				defer r.stop()
-				r.token(s)
+				app := r.inUse(s)
 				kill(r.sandbox)
-				r.stale(s)
+				after(life)
+				with = max(with, app.end())
+				calls = app.String()
 				r.requests(2, 1)
 				r.state(s, oauth.StateReady)
 				r.token(s)
 			})
 		})
 		t.Run(name+", relogin off: login_required, no loop", func(t *testing.T) {
-			t.Parallel()
 			play(t, sandbox.Config{}, func(r *rig) {
 				s := r.start(r.noRelogin())
 				r.token(s)
 				kill(r.sandbox)
 				r.stale(s)
 				r.requests(1, 1)
-				r.token(s) // to its end nobody notices
+				app := r.inUse(s) // to its end nobody notices
 				for range 60 {
 					after(time.Minute)
-					if f := r.failure(s, oauth.ErrLoginRequired); !f.RetryAt.IsZero() {
-						t.Fatalf("a retry is announced: %v", f.RetryAt)
-					}
 				}
+				if f := r.failure(s, oauth.ErrLoginRequired); !f.RetryAt.IsZero() {
+					t.Fatalf("a retry is announced: %v", f.RetryAt)
+				}
+				without = max(without, app.end())
 				r.state(s, oauth.StateLoginRequired)
 				r.stop()
 				s = r.start(r.noRelogin()) // the tombstone lasts
@@ -133,13 +137,20 @@ func TestDeadRefreshToken(t *testing.T) {
 			})
 		})
 	}
+	if with != 2 || without != 3 {
+		t.Errorf("severity %d and %d, want 2 and 3", with, without)
+	}
+	measured(t, 36, with, "dead at the first answer: one password login, %s; without relogin severity %d: login_required, no request within an hour and over a restart", calls, without)
 }
 
-func TestRefusedClient(t *testing.T) {
+// F38: invalid_client (and its like, invalid_scope). Expected: latched, the
+// refresh token kept; goes on after a change of the configuration. Best: 0
+// after the fix.
+func TestF38InvalidClient(t *testing.T) {
 	t.Parallel()
+	severity, longest := 0, time.Duration(0)
 	for fault, want := range map[sandbox.Fault]error{sandbox.InvalidClient: oauth.ErrCredentialsRejected, sandbox.InvalidScope: oauth.ErrMisconfigured} {
 		t.Run(string(fault), func(t *testing.T) {
-			t.Parallel()
 			play(t, sandbox.Config{}, func(r *rig) {
 				secret := newText("sandbox-secret")
 				a := r.account()
@@ -171,11 +182,23 @@ func TestRefusedClient(t *testing.T) {
 				r.sandbox.Clear()
 				r.sandbox.SetClientSecret("new")
 				secret.set("new")
+				begin := time.Now()
 				r.within(s, 15*time.Second)
-				r.requests(1, 2)
+				longest = max(longest, s.Status().Obtained.Sub(begin))
+				app := r.inUse(s)
+				after(2 * life)
+				severity = max(severity, app.end())
+				r.requests(1, 4)
+				if p := r.presented(); p[1] != "f1.g1" {
+					t.Errorf("the refresh tokens %v were presented: want the one that was kept", p)
+				}
 			})
 		})
 	}
+	if severity != 0 {
+		t.Errorf("severity %d after the fix", severity)
+	}
+	measured(t, 38, severity, "1 request over a day and a restart; after the fix the kept refresh token works within %v, no password login", longest)
 }
 
 func TestProbablyDead(t *testing.T) {

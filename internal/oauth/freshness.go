@@ -27,6 +27,39 @@ func (i instant) add(d time.Duration) instant {
 // at returns the instant of a wall clock time, seen from i.
 func (i instant) at(wall time.Time) instant { return i.add(wall.Sub(i.wall)) }
 
+// earliest goes by each clock for itself: what is due at either of two instants
+// is due then.
+func earliest(a, b instant) instant {
+	if b.wall.Before(a.wall) {
+		a.wall = b.wall
+	}
+	return instant{a.wall, min(a.mono, b.mono)}
+}
+
+// latest is an instant that comes before neither, by whatever clock.
+func latest(a, b instant) instant {
+	if b.wall.After(a.wall) {
+		a.wall = b.wall
+	}
+	return instant{a.wall, max(a.mono, b.mono)}
+}
+
+// An anchor puts a stored time, which is one of the wall clock alone, on both
+// clocks when it is seen first. From then on no jump moves it away.
+type anchor struct {
+	stored time.Time
+	at     instant
+}
+
+// instant is a stored time that is at most so long ahead: if it is more, a
+// clock is wrong or was, and nobody knows how much of the time has passed.
+func (a *anchor) instant(stored time.Time, most time.Duration, now instant) instant {
+	if a.at.wall.IsZero() || !a.stored.Equal(stored) {
+		a.stored, a.at = stored, now.add(max(0, min(stored.Sub(now.wall), most)))
+	}
+	return a.at
+}
+
 // Freshness is what can be done with an access token.
 type Freshness int
 

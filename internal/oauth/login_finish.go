@@ -141,7 +141,7 @@ func (s *Session) keep(a *Account, answer Answer) error {
 		return &LoginError{ErrLoginChanged, "begin it again"}
 	}
 	r, _ := granted(s.known().records.of(a.fingerprint()), moveLogin, answer, s.sessions.now().wall)
-	s.saveResult(ctx, r)
+	s.saveResult(ctx, r, true)
 	s.publish(a, s.tokenOf(a, r), false)
 	s.renewed()
 	s.log().Info("a person logged in", "grant", a.Grant.Type())
@@ -152,7 +152,7 @@ func (s *Session) keep(a *Account, answer Answer) error {
 func (s *Session) renewed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failure, s.failures, s.brake = nil, 0, brake{}
+	s.failure, s.failures, s.circuit, s.brake = nil, 0, circuit{}, brake{}
 	s.quiet.Store(0)
 	s.schedule(s.sessions.now())
 }

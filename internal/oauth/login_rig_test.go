@@ -180,6 +180,7 @@ func (r *loginRig) users(accounts ...*oauth.Account) {
 		a.PerUser = true
 	}
 	r.sessions = oauth.NewSessions(r.log)
+	r.sessions.Turn(r.clocks.turn)
 	r.sessions.Open(lasting{r.store})
 	r.sessions.Configure(r.Context(), accounts)
 }

@@ -38,9 +38,12 @@ func (s *Session) Logout(ctx context.Context) (Logout, error) {
 		return Logout{}, err
 	}
 	s.mu.Lock()
-	tokens := s.record().Tokens
+	tokens, fallback := s.record().usable(), s.record().Fallback
 	s.mu.Unlock()
 	out := s.revoke(ctx, tokens)
+	if out.Revoked && !fallback.Empty() && !s.account.Load().Client.DeleteSession {
+		out = s.revoke(ctx, TokenSet{RefreshToken: fallback}) // whichever of the two the server knows
+	}
 	if err := s.drop(ctx, true); err != nil {
 		return out, err
 	}

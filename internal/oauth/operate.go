@@ -122,7 +122,7 @@ func (s *Session) replace(ctx context.Context, a *Account, by func(record) (reco
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.token.Store(t)
-	s.failure, s.failures = nil, 0
+	s.failure, s.failures, s.circuit = nil, 0, circuit{}
 	s.schedule(s.sessions.now())
 	return nil
 }
@@ -158,7 +158,7 @@ func (s *Session) drop(ctx context.Context, loggedOut bool) error {
 	defer s.mu.Unlock()
 	s.token.Store(nil)
 	if !s.record().Latch.holds(s.account.Load()) {
-		s.failure, s.failures = nil, 0
+		s.failure, s.failures, s.circuit = nil, 0, circuit{}
 	}
 	s.schedule(s.sessions.now())
 	return nil

@@ -9,11 +9,14 @@ import (
 
 // A queue is the one scheduler of all sessions: a heap of when each wants to be
 // looked at next, and one timer. A session costs it one element, neither a
-// goroutine nor a timer.
+// goroutine nor a timer. The heap goes by the monotonic clock, which doesn't
+// jump; but that may stop while the machine sleeps, and so do timers. So once
+// in a while all elements are held against the wall clock.
 type queue struct {
-	mu    sync.Mutex
-	items queueHeap
-	wake  chan struct{} // the first element changed
+	mu     sync.Mutex
+	items  queueHeap
+	looked time.Duration // when all were held against the wall clock, monotonic
+	wake   chan struct{} // the first element changed
 }
 
 type queueItem struct {
@@ -21,6 +24,9 @@ type queueItem struct {
 	session *Session
 	index   int // in the heap, -1 if not there
 }
+
+// lookAround is how late a session may be looked at after a sleep.
+const lookAround = time.Minute
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
@@ -45,18 +51,21 @@ func (q *queue) set(it *queueItem, at instant) {
 	}
 }
 
-// due takes off the items whose time has come, and tells when the next one's
-// comes.
+// due takes off the items whose time has come by either clock, and tells when
+// to look again.
 func (q *queue) due(now instant) (due []*Session, next time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.items) > 0 && !now.before(q.items[0].at) {
+	if now.mono-q.looked >= lookAround {
+		q.looked = now.mono
+		due = q.items.takeDue(now)
+	}
+	for len(q.items) > 0 && q.items[0].at.mono <= now.mono {
 		due = append(due, heap.Pop(&q.items).(*queueItem).session)
 	}
-	// Look at least so often: timers stand still while the machine sleeps.
-	next = time.Minute
+	next = q.looked + lookAround - now.mono
 	if len(q.items) > 0 {
-		next = min(next, -now.sub(q.items[0].at))
+		next = min(next, q.items[0].at.mono-now.mono)
 	}
 	return due, next
 }
@@ -82,8 +91,28 @@ func (q *queue) run(ctx context.Context, now func() instant, look func(*Session)
 
 type queueHeap []*queueItem
 
+// takeDue looks at all items and takes off those that are due.
+func (h *queueHeap) takeDue(now instant) (due []*Session) {
+	rest := (*h)[:0]
+	for _, it := range *h {
+		if now.before(it.at) {
+			it.index = len(rest)
+			rest = append(rest, it)
+		} else {
+			it.index = -1
+			due = append(due, it.session)
+		}
+	}
+	clear((*h)[len(rest):])
+	*h = rest
+	if due != nil {
+		heap.Init(h)
+	}
+	return due
+}
+
 func (h queueHeap) Len() int           { return len(h) }
-func (h queueHeap) Less(i, j int) bool { return h[i].at.wall.Before(h[j].at.wall) }
+func (h queueHeap) Less(i, j int) bool { return h[i].at.mono < h[j].at.mono }
 func (h queueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
@@ -96,6 +125,7 @@ func (h *queueHeap) Push(x any) {
 func (h *queueHeap) Pop() any {
 	old := *h
 	it := old[len(old)-1]
+	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
 	it.index = -1
 	return it

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -39,6 +40,14 @@ func (a *Account) fingerprint() fingerprint {
 type record struct {
 	Fingerprint fingerprint
 	Tokens      TokenSet
+	// Holder is the installation that the tokens belong to if it isn't this one:
+	// the store was copied or restored. Then they may be spent, or be somebody
+	// else's to spend, and aren't used.
+	Holder string
+	// Fallback is the refresh token that was spent for an answer that isn't
+	// wholly well-formed. The one which that answer shows is in Tokens but only
+	// a candidate; if the server doesn't know it, this one may be good yet.
+	Fallback Secret
 	// Intent is there while a token request is under way. One that is found in
 	// the store belongs to a request whose outcome isn't known.
 	Intent *intent
@@ -55,6 +64,14 @@ type record struct {
 	LoggedOut bool
 	// Refreshed is when the last answer with tokens came.
 	Refreshed time.Time
+}
+
+// usable are the tokens that may be used.
+func (r record) usable() TokenSet {
+	if r.Holder != "" {
+		return TokenSet{}
+	}
+	return r.Tokens
 }
 
 // An intent is written before a token request, so that a later start can tell
@@ -160,8 +177,10 @@ func (rs records) with(r record) records {
 // secrets are written out. The store seals it.
 type storedRecord struct {
 	Fingerprint     fingerprint `json:"fingerprint"`
+	Holder          string      `json:"holder,omitempty"`
 	AccessToken     string      `json:"access_token,omitempty"`
 	RefreshToken    string      `json:"refresh_token,omitempty"`
+	Fallback        string      `json:"fallback_refresh_token,omitempty"`
 	Scope           string      `json:"scope,omitempty"`
 	Obtained        time.Time   `json:"obtained,omitzero"`
 	LifetimeSeconds float64     `json:"lifetime_seconds,omitempty"`
@@ -184,17 +203,20 @@ type storedRecords struct {
 
 const recordVersion = 1
 
-func (rs records) encode() ([]byte, error) {
+// encode writes records out; those of no other holder belong to instance.
+func (rs records) encode(instance string) ([]byte, error) {
 	out := storedRecords{Version: recordVersion}
 	for _, r := range rs {
 		out.Records = append(out.Records, storedRecord{
 			Fingerprint:     r.Fingerprint,
+			Holder:          cmp.Or(r.Holder, instance),
 			AccessToken:     r.Tokens.AccessToken.Reveal(),
 			RefreshToken:    r.Tokens.RefreshToken.Reveal(),
 			Scope:           r.Tokens.Scope,
 			Obtained:        r.Tokens.Obtained,
 			LifetimeSeconds: r.Tokens.Lifetime.Seconds(),
 			RefreshObtained: r.Tokens.RefreshObtained,
+			Fallback:        r.Fallback.Reveal(),
 			Intent:          r.Intent, Dead: r.Dead, Doubt: r.Doubt, Latch: r.Latch,
 			SignedIn: r.SignedIn, SignedInAt: r.SignedInAt, LoggedOut: r.LoggedOut, Refreshed: r.Refreshed,
 		})
@@ -202,7 +224,9 @@ func (rs records) encode() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-func decodeRecords(value []byte) (records, error) {
+// decodeRecords is the inverse of encode. Without an instance, or a holder,
+// nobody knows better than that they are ours.
+func decodeRecords(value []byte, instance string) (records, error) {
 	var in storedRecords
 	if err := json.Unmarshal(value, &in); err != nil {
 		// The JSON error may quote what it choked on.
@@ -213,8 +237,12 @@ func decodeRecords(value []byte) (records, error) {
 	}
 	var rs records
 	for _, s := range in.Records {
+		if s.Holder == instance || instance == "" {
+			s.Holder = ""
+		}
 		rs = append(rs, record{
 			Fingerprint: s.Fingerprint,
+			Holder:      s.Holder,
 			Tokens: TokenSet{
 				AccessToken:     NewSecret(s.AccessToken),
 				RefreshToken:    NewSecret(s.RefreshToken),
@@ -223,7 +251,8 @@ func decodeRecords(value []byte) (records, error) {
 				Lifetime:        time.Duration(s.LifetimeSeconds * float64(time.Second)),
 				RefreshObtained: s.RefreshObtained,
 			},
-			Intent: s.Intent, Dead: s.Dead, Doubt: s.Doubt, Latch: s.Latch,
+			Fallback: NewSecret(s.Fallback),
+			Intent:   s.Intent, Dead: s.Dead, Doubt: s.Doubt, Latch: s.Latch,
 			SignedIn: s.SignedIn, SignedInAt: s.SignedInAt, LoggedOut: s.LoggedOut, Refreshed: s.Refreshed,
 		})
 	}

@@ -17,11 +17,13 @@ const canary = "CANARY"
 // fullRecords has every field set, with a canary in all that is secret.
 func fullRecords() records {
 	full := record{
+		Holder:      "another",
 		Fingerprint: fingerprint{ClientID: "client", Username: "user", Scope: "all", Host: "as.test"},
 		Tokens: TokenSet{
 			AccessToken: NewSecret("AT" + canary), RefreshToken: NewSecret("RT" + canary), Scope: "all",
 			Obtained: someTime, Lifetime: 600 * time.Second, RefreshObtained: someTime.Add(-time.Hour),
 		},
+		Fallback: NewSecret("FB" + canary),
 		Intent:   &intent{Grant: "refresh_token", Started: someTime, Tries: 2},
 		Dead:     &tombstone{At: someTime, Code: "invalid_grant"},
 		Doubt:    &doubt{Count: 2, First: someTime, Last: someTime.Add(time.Minute)},
@@ -44,8 +46,8 @@ func sameRecords(t *testing.T, got, want records) {
 			t.Errorf("record %d: lifetime %v, want %v", i, g.Tokens.Lifetime, w.Tokens.Lifetime)
 		}
 		g.Tokens.Lifetime, w.Tokens.Lifetime = 0, 0
-		gb, gErr := records{g}.encode()
-		wb, wErr := records{w}.encode()
+		gb, gErr := records{g}.encode("here")
+		wb, wErr := records{w}.encode("here")
 		if gErr != nil || wErr != nil || !bytes.Equal(gb, wb) {
 			t.Errorf("record %d:\n%s (%v)\nwant\n%s (%v)", i, gb, gErr, wb, wErr)
 		}
@@ -55,20 +57,23 @@ func sameRecords(t *testing.T, got, want records) {
 func TestRecordsRoundTrip(t *testing.T) {
 	t.Parallel()
 	want := fullRecords()
-	value, err := want.encode()
+	value, err := want.encode("here")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeRecords(value)
+	got, err := decodeRecords(value, "here")
 	if err != nil {
 		t.Fatal(err)
 	}
 	sameRecords(t, got, want)
 	r := got[0]
-	if r.Tokens.RefreshToken.Reveal() != "RT"+canary || r.Tokens.AccessToken.Reveal() != "AT"+canary ||
+	if r.Fallback.Reveal() != "FB"+canary || r.Tokens.RefreshToken.Reveal() != "RT"+canary || r.Tokens.AccessToken.Reveal() != "AT"+canary ||
 		r.Tokens.Lifetime != 600*time.Second || !r.Tokens.Obtained.Equal(someTime) || !r.Tokens.RefreshObtained.Equal(someTime.Add(-time.Hour)) ||
 		*r.Intent != *want[0].Intent || *r.Dead != *want[0].Dead || *r.Doubt != *want[0].Doubt || !r.SignedIn || !r.Refreshed.Equal(someTime) {
 		t.Errorf("%s came back as %+v", value, r)
+	}
+	if old, err := decodeRecords([]byte(`{"version":1,"records":[{"refresh_token":"RT"}]}`), ""); err != nil || !old[0].Fallback.Empty() {
+		t.Errorf("a record of the first form came back as %+v, %v", old, err)
 	}
 	if empty := got[1]; empty.Intent != nil || empty.Dead != nil || empty.Doubt != nil || empty.Latch != nil || empty.SignedIn || !empty.Tokens.Obtained.IsZero() {
 		t.Errorf("an empty record came back as %+v", empty)
@@ -81,7 +86,7 @@ func TestDecodeRecordsRefuses(t *testing.T) {
 		"", "null", "{}", "[]", `"x"`, `{"version":0}`, `{"version":2,"records":[]}`, `{"version":1}{}`, `{"version":1,"records":{}}`,
 		`{"version":1,"records":[{"refresh_token":{"` + canary + `":1}}]}`, `{"version":1,"records":[{"obtained":"` + canary + `"}]}`, canary,
 	} {
-		rs, err := decodeRecords([]byte(value))
+		rs, err := decodeRecords([]byte(value), "")
 		if !errors.Is(err, ErrUnreadable) || rs != nil {
 			t.Errorf("%q: %v, %v; want ErrUnreadable", value, rs, err)
 		} else if strings.Contains(err.Error(), canary) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 )
 
 // This file is how a session keeps its records: in the store, and in memory
@@ -62,7 +64,7 @@ func (s *Session) read(ctx context.Context) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, fmt.Errorf("loading the tokens: %w", err)
 	}
-	rs, err := decodeRecords(e.Value)
+	rs, err := decodeRecords(e.Value, s.sessions.instance)
 	return snapshot{records: rs, generation: e.Generation}, err
 }
 
@@ -82,11 +84,23 @@ func (s *Session) saveIntent(ctx context.Context, r record) bool {
 	return true
 }
 
-// saveResult stores r after a token request.
-func (s *Session) saveResult(ctx context.Context, r record) {
+// saveResult stores r after a token request. One that brought nothing says
+// nothing of what somebody else has stored meanwhile: then that is loaded, and
+// false returned.
+func (s *Session) saveResult(ctx context.Context, r record, brought bool) bool {
 	state := s.known()
+	was := state.unsaved
 	state.records = state.records.with(r)
-	s.save(ctx, state)
+	if brought || was {
+		s.save(ctx, state)
+		return true
+	}
+	next, err := s.commit(ctx, state)
+	if errors.Is(err, ErrConflict) && s.load(ctx) == nil {
+		return false
+	}
+	s.settle(next, err)
+	return true
 }
 
 // save stores what may hold the only copy of a rotated refresh token: it wins
@@ -126,17 +140,20 @@ func (s *Session) saveBehind(now instant) {
 // as it was with the error. An error of the store doesn't tell whether the
 // save took effect, so it looks.
 func (s *Session) commit(ctx context.Context, state snapshot) (snapshot, error) {
-	value, err := state.records.encode()
+	value, err := state.records.encode(s.sessions.instance)
 	if err != nil {
 		return state, err
 	}
 	next := Entry{Generation: state.generation + 1, Value: value}
+	failpoint.Hit("records-encoded")
 	if err = s.sessions.store.Save(ctx, s.key, next); err != nil {
+		failpoint.Hit("save-doubted")
 		e, loadErr := s.sessions.store.Load(ctx, s.key)
 		if loadErr != nil || e.Generation != next.Generation || !bytes.Equal(e.Value, value) {
 			return state, err
 		}
 	}
+	failpoint.Hit("records-committed")
 	state.generation = next.Generation
 	return state, nil
 }
@@ -147,6 +164,7 @@ func (s *Session) settle(state snapshot, err error) {
 	defer s.mu.Unlock()
 	was := s.state.unsaved
 	s.state = state
+	failpoint.Hit("records-settled")
 	s.state.unsaved = err != nil
 	switch {
 	case err != nil:

@@ -4,7 +4,11 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 )
 
 // A flight is one refresh of a session: from the lock to the end of the lock.
@@ -21,6 +25,8 @@ type flight struct {
 	login bool
 	// tried: it made a token request, so that what is saved now is its own.
 	tried bool
+	// probed: a probe found the server alive.
+	probed bool
 
 	done    chan struct{}
 	failure *Failure // why it brought nothing; set before done is closed
@@ -30,7 +36,7 @@ type flight struct {
 func (s *Session) start(how flight) *flight {
 	f := &how
 	f.done = make(chan struct{})
-	if !s.sessions.takeOff(func() { s.fly(f) }) {
+	if !s.sessions.takeOff(func() { s.fly(f); failpoint.Hit("flight-unlocked") }) {
 		f.failure = &Failure{Err: ErrClosed}
 		close(f.done)
 		return f
@@ -42,15 +48,17 @@ func (s *Session) start(how flight) *flight {
 
 // fly is the flight's goroutine.
 func (s *Session) fly(f *flight) {
+	failpoint.Hit("flight-started")
 	v, unlock := s.locked(f)
 	defer unlock() // what comes of the flight is noted before another may change the session
+	failpoint.Hit("flight-landing")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.sessions.now()
 	s.failure, s.until = nil, instant{}
 	s.quiet.Store(0)
 	if v.err == nil {
-		s.failures = 0
+		s.failures, s.circuit = 0, circuit{}
 	} else {
 		s.failures++
 		s.fail(v, now)
@@ -62,6 +70,7 @@ func (s *Session) fly(f *flight) {
 	s.flight = nil
 	s.schedule(now)
 	close(f.done)
+	failpoint.Hit("flight-done")
 }
 
 // fail keeps what a verdict says. Call it with mu.
@@ -70,7 +79,7 @@ func (s *Session) fail(v verdict, now instant) {
 	s.quiet.Store(math.MaxInt64)
 	pause := v.pause
 	if v.backOff {
-		pause = backOff(s.failures, v.retryAfter, rand.Float64())
+		pause = s.circuit.pause(s.failures, v.retryAfter, rand.Float64(), now)
 	}
 	if pause > 0 || v.backOff {
 		s.until = now.add(pause)
@@ -105,6 +114,7 @@ func (s *Session) locked(f *flight) (verdict, func()) {
 	if err != nil {
 		return verdict{err: ErrStoreUnavailable, detail: "locking the session: " + err.Error(), backOff: true}, func() {}
 	}
+	failpoint.Hit("flight-locked")
 	return s.attempts(s.sessions.ctx, f), unlock
 }
 
@@ -114,6 +124,7 @@ func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 	if err := s.load(ctx); err != nil {
 		return verdict{err: ErrStoreUnavailable, detail: err.Error(), backOff: true}
 	}
+	failpoint.Hit("records-loaded")
 	for {
 		a := s.account.Load().now()
 		state := s.known()
@@ -148,7 +159,7 @@ func (s *Session) found(a *Account, r record, f *flight, newer bool) *Token {
 
 // tokenOf puts the access token of a record into the form of use.
 func (s *Session) tokenOf(a *Account, r record) *Token {
-	return newToken(r.Tokens, s.known().generation, s.sessions.now(), a.RefreshAhead, s.jitter())
+	return newToken(r.usable(), s.known().generation, s.sessions.now(), a.RefreshAhead, s.jitter())
 }
 
 // attempt makes one move: durable intent, one token request, commit, publish.
@@ -158,39 +169,65 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 	if f.login {
 		c = choice{move: moveLogin}
 	}
-	now := s.sessions.now().wall
+	failpoint.Hit("move-decided")
+	now := s.sessions.now()
 	switch {
 	case c.move == moveNone:
 		return verdict{err: c.err, detail: c.detail}
 	case c.move == moveLogin && f.idle:
 		return verdict{} // the next request signs in
 	}
-	if wait := c.notBefore.Sub(now); wait > 0 && wait <= doubtProbe && !f.forced {
+	if wait := s.rest(c, now); wait > 0 && !f.forced {
 		return verdict{err: c.err, detail: c.detail, pause: wait}
 	}
+	if v, ok := s.admitted(a, f); !ok {
+		return v
+	}
 	before := r.Intent
-	r.Intent = &intent{Grant: a.grantOf(c.move), Started: now, Tries: 1}
+	r.Intent = &intent{Grant: a.grantOf(c.move), Started: s.sessions.now().wall, Tries: 1}
 	if before != nil && before.Grant == r.Intent.Grant {
 		r.Intent.Tries += before.Tries
 	}
 	latch := newLatch(a, r.Latch)
+	failpoint.Hit("intent-unsaved")
 	if !s.saveIntent(ctx, r) {
 		return verdict{again: true}
 	}
+	failpoint.Hit("intent-saved")
 
+	again := f.tried
 	f.tried = true
 	answer := s.ask(ctx, a, r, c.move)
+	s.noteAnswer(f, again, answer)
+	failpoint.Hit("request-answered")
 	r, v := judge(r, c.move, before, answer, p, s.sessions.now().wall)
 	if r.Latch != nil && r.Latch.Key == nil {
 		r.Latch.Salt, r.Latch.Key, r.Latch.Former = latch.Salt, latch.Key, latch.Former
 	}
-	s.saveResult(context.WithoutCancel(ctx), r)
+	failpoint.Hit("answer-judged")
+	s.rest(nextMove(r, a.rule(r)), s.sessions.now()) // a pause that begins does so on both clocks
+	brought := answer.Outcome == Granted || answer.Outcome == Unusable
+	if !s.saveResult(context.WithoutCancel(ctx), r, brought) {
+		return verdict{again: true}
+	}
+	failpoint.Hit("result-saved")
 	if answer.Outcome == Granted {
+		s.watchScope(a, answer.Tokens.Scope)
 		s.publish(a, s.tokenOf(a, r), f.rejected != nil)
 		s.log().Info("got a token", "grant", a.grantOf(c.move), "generation", s.known().generation,
 			"expires_in", answer.Lifetime, "new_refresh_token", !answer.Tokens.RefreshToken.Empty())
 	}
 	return v
+}
+
+// rest is how long a choice still has to wait.
+func (s *Session) rest(c choice, now instant) time.Duration {
+	if c.notBefore.IsZero() {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return -now.sub(s.rested.instant(c.notBefore, c.pause, now))
 }
 
 // ask makes the one token request of a move.
@@ -204,7 +241,8 @@ func (s *Session) ask(ctx context.Context, a *Account, r record, m move) Answer 
 	} else if m == moveLogin {
 		answer = a.Grant.SignIn(ctx, c, a.Scope)
 	} else {
-		answer = c.refresh(ctx, r.Tokens.RefreshToken, a.Scope)
+		failpoint.Hit("endpoint-resolved")
+		answer = c.refresh(ctx, r.spends(m), a.Scope)
 	}
 	s.assumeLifetime(a, &answer)
 	s.log().Debug("token request", "grant", a.grantOf(m), "outcome", answer.Outcome.String(),
@@ -218,6 +256,25 @@ func (s *Session) assumeLifetime(a *Account, answer *Answer) {
 		answer.Lifetime = a.DefaultLifetime
 		s.log().Warn("the token answer has no usable expires_in", "assumed", a.DefaultLifetime)
 	}
+}
+
+// watchScope warns, once for each, of an answer with less than what was asked
+// for (RFC 6749 §5.1: an answer that tells no scope gives all of it).
+func (s *Session) watchScope(a *Account, granted string) {
+	has := strings.Fields(granted)
+	var lacks []string
+	for _, want := range strings.Fields(a.Scope) {
+		if granted != "" && !slices.Contains(has, want) {
+			lacks = append(lacks, want)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	missing := strings.Join(lacks, " ")
+	if missing != "" && missing != s.missing {
+		s.log().Warn("the authorization server grants a narrower scope than was asked for", "missing", missing)
+	}
+	s.missing = missing
 }
 
 // grantOf is the grant_type of a move.
@@ -249,6 +306,7 @@ func (s *Session) publish(a *Account, t *Token, successor bool) {
 	}
 	s.asked.Store(false)
 	s.token.Store(t)
+	failpoint.Hit("token-published")
 }
 
 // sleep waits, and reports whether ctx still stands.

@@ -23,6 +23,7 @@ type rig struct {
 	sessions *oauth.Sessions
 	dial     func() *http.Transport
 	log      *slog.Logger
+	clocks   clocks // of the sessions; the server has its own
 }
 
 func newRig(t *testing.T, c sandbox.Config) *rig {
@@ -65,6 +66,7 @@ func (r *rig) account() *oauth.Account {
 func (r *rig) start(accounts ...*oauth.Account) *oauth.Session {
 	r.Helper()
 	r.sessions = oauth.NewSessions(r.log)
+	r.sessions.Turn(r.clocks.turn)
 	r.sessions.Open(lasting{r.store})
 	r.sessions.Configure(r.Context(), accounts)
 	s, err := r.sessions.Session(r.Context(), oauth.Key{Account: accounts[0].Name})

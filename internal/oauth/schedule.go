@@ -65,21 +65,19 @@ func (s *Session) wanted(now instant) bool {
 // own: the account's own session, not one of its users'.
 func (s *Session) own() bool { return s.key.User == "" }
 
-// keepAliveAt is when an idle session uses its refresh token.
+// keepAliveAt is when an idle session uses its refresh token. Call it with mu.
 func (s *Session) keepAliveAt(now instant) (instant, bool) {
 	r, a := s.record(), s.account.Load()
-	if r.Tokens.RefreshToken.Empty() || a.KeepAlive <= 0 {
+	if r.usable().RefreshToken.Empty() || a.KeepAlive <= 0 {
 		return instant{}, false
 	}
-	at := now.at(r.Refreshed.Add(keepAliveAfter(a.KeepAlive, s.jitter())))
+	at := s.kept.instant(r.Refreshed.Add(keepAliveAfter(a.KeepAlive, s.jitter())), a.KeepAlive, now)
 	switch {
 	case s.failure == nil:
 	case s.failure.RetryAt.IsZero():
 		return instant{}, false
 	default: // it failed: again, but not as often as for one who waits
-		if later := s.until.add(a.KeepAlive / 8); at.before(later) {
-			at = later
-		}
+		at = latest(at, s.until.add(a.KeepAlive/8))
 	}
 	return at, true
 }
@@ -98,9 +96,10 @@ const latchLook = 10 * time.Second
 func (s *Session) schedule(now instant) {
 	var next instant
 	sooner := func(at instant) {
-		if next.wall.IsZero() || at.before(next) {
+		if next.wall.IsZero() {
 			next = at
 		}
+		next = earliest(next, at)
 	}
 	if s.state.unsaved {
 		sooner(s.state.saveAt)

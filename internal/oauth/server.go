@@ -136,7 +136,8 @@ func (sv *server) metadata(ctx context.Context, c *Client, behind bool) (*Metada
 	if m != nil && m.Issuer != c.Issuer {
 		m, sv.known, sv.moved = nil, serverRecord{Pins: sv.known.Pins}, "" // of another one
 	}
-	if m == nil && behind || time.Since(sv.known.Fetched) >= metadataAge && m != nil {
+	age := sv.sessions.now().wall.Sub(sv.known.Fetched) // below 0: a clock is wrong or was
+	if m == nil && behind || m != nil && (age >= metadataAge || age < 0) {
 		sv.fetchBehind(c)
 	}
 	return m, nil
@@ -169,7 +170,7 @@ func (sv *server) fetchBehind(c *Client) {
 		if what, ok := c.overrides(m).movedFrom(c.overrides(former)); ok && former.Issuer != "" {
 			sv.moved = what + "; the former stays in use. To consent, set the endpoints in the account"
 			log.Error("the authorization server's metadata names another host", "detail", sv.moved)
-			sv.known.Fetched = time.Now().Round(0)
+			sv.known.Fetched = sv.sessions.now().wall
 			return
 		}
 		sv.learn(ctx, m)
@@ -196,7 +197,7 @@ func (c *Client) fetchMetadata(ctx context.Context) (Metadata, error) {
 
 // learn keeps metadata. Call it with mu.
 func (sv *server) learn(ctx context.Context, m Metadata) {
-	sv.known.Metadata, sv.known.Fetched, sv.moved = &m, time.Now().Round(0), ""
+	sv.known.Metadata, sv.known.Fetched, sv.moved = &m, sv.sessions.now().wall, ""
 	sv.save(ctx)
 }
 

@@ -36,9 +36,14 @@ type Session struct {
 	// without one until something changes.
 	failure  *Failure
 	until    instant
-	failures int // in a row
+	failures int    // in a row
+	missing  string // of the scope asked for, in the last answer
+	circuit  circuit
 	brake    brake
 	state    snapshot
+	// rested is the pause that the records demand before the next move, kept
+	// the keep-alive.
+	rested, kept anchor
 }
 
 // A brake holds refreshes back that only the upstream's refusals ask for.
@@ -140,9 +145,20 @@ func (s *Session) join() (*Token, *flight, error) {
 	case s.flight != nil:
 		return nil, s.flight, nil
 	case s.held(now):
-		return nil, nil, s.failure
+		return nil, nil, s.told(now)
 	}
 	return nil, s.start(flight{}), nil
+}
+
+// told is the last failure as a caller is told of it: the wall clock may have
+// been set since. Call it with mu.
+func (s *Session) told(now instant) *Failure {
+	if s.failure == nil || s.failure.RetryAt.IsZero() {
+		return s.failure
+	}
+	f := *s.failure
+	f.RetryAt = now.wall.Add(-now.sub(s.until))
+	return &f
 }
 
 // held reports whether the last failure forbids a flight. Call it with mu.
@@ -163,6 +179,10 @@ func (s *Session) Reject(t *Token, replayed bool) {
 		return
 	}
 	now := s.sessions.now()
+	if s.flight == nil && s.held(now) && s.record().Dead != nil {
+		s.token.Store(nil) // refused, and nothing can renew it
+		return
+	}
 	if t.successor && (replayed || !t.accepted.Load()) && !s.brake.on {
 		s.brake.last = nextBrake(s.brake.last)
 		s.brake.on, s.brake.until = true, now.add(s.brake.last)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 )
 
 // Sessions are the live sessions of one store. They outlive configurations:
@@ -15,8 +17,12 @@ import (
 type Sessions struct {
 	log   atomic.Pointer[slog.Logger]
 	start time.Time
+	turn  func(instant) instant // what a test makes the clocks show
 	queue *queue
 	store Store
+	// instance names this installation, if the store knows.
+	instance string
+	notice   atomic.Pointer[StoreNotice] // what is wrong with the store, all that was mended
 
 	// open ends when no new refresh may begin, ctx when those under way must
 	// end.
@@ -55,13 +61,22 @@ func (ss *Sessions) LogTo(log *slog.Logger) { ss.log.Store(log) }
 // now reads both clocks.
 func (ss *Sessions) now() instant {
 	t := time.Now()
-	return instant{wall: t.Round(0), mono: t.Sub(ss.start)}
+	now := instant{wall: t.Round(0), mono: t.Sub(ss.start)}
+	if ss.turn != nil {
+		return ss.turn(now)
+	}
+	return now
 }
 
 // Open hands over the store, which [Sessions.Close] closes. It must be called
 // once, before the first Configure.
 func (ss *Sessions) Open(store Store) {
 	ss.store = store
+	if w, ok := store.(WatchedStore); ok {
+		ss.instance = w.Instance()
+		w.Watch(ss.noteStore)
+	}
+	failpoint.Hit("sessions-opened")
 	ss.loop.Go(ss.sweep)
 	ss.loop.Go(func() { ss.queue.run(ss.open, ss.now, (*Session).look) })
 }
@@ -89,6 +104,7 @@ func (ss *Sessions) Configure(ctx context.Context, accounts []*Account) {
 	}
 	ss.byAccount.Store(&byAccount)
 	ss.users.configure(ctx, byAccount)
+	failpoint.Hit("sessions-configured")
 	ss.readyOnce.Do(func() { close(ss.ready) })
 }
 
@@ -106,19 +122,23 @@ func (s *Session) configure(ctx context.Context, a *Account) {
 			s.log().Error("loading the tokens", "error", err)
 		}
 	}
+	failpoint.Hit("session-loaded")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removed = false
 	now, r := s.sessions.now(), s.record()
 	same := before != nil && before.fingerprint() == a.fingerprint()
 	if !same {
-		s.failure, s.failures, s.brake = nil, 0, brake{}
-		s.token.Store(newToken(r.Tokens, s.state.generation, now, a.RefreshAhead, s.jitter()))
+		s.failure, s.failures, s.circuit, s.brake = nil, 0, circuit{}, brake{}
+		s.token.Store(newToken(r.usable(), s.state.generation, now, a.RefreshAhead, s.jitter()))
 	}
 	if s.flight != nil {
 		return // its end schedules
 	}
-	changed := s.failure != nil && s.failure.RetryAt.IsZero() && !before.asks(a)
+	changed := s.failure != nil && !before.asks(a)
+	if changed {
+		s.failures, s.circuit = 0, circuit{} // what failed may be mended
+	}
 	if !s.own() || a.PerUser {
 		if changed {
 			s.failure = nil
@@ -200,6 +220,7 @@ func (ss *Sessions) Close(ctx context.Context) error {
 	ss.takeOffs.Lock()
 	ss.stopOpen()
 	ss.takeOffs.Unlock()
+	failpoint.Hit("drain-begun")
 	ss.loop.Wait()
 	landed := make(chan struct{})
 	go func() {
@@ -213,6 +234,7 @@ func (ss *Sessions) Close(ctx context.Context) error {
 	}
 	ss.stopAll()
 	<-landed
+	failpoint.Hit("drain-landed")
 	if ss.store == nil {
 		return nil
 	}

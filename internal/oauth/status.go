@@ -49,7 +49,7 @@ func (s *Session) Status() Status {
 	a, r, now := s.account.Load(), s.record(), s.sessions.now()
 	st := Status{
 		Key: s.key, Grant: a.Grant.Type(), Generation: s.state.generation,
-		HasRefreshToken: !r.Tokens.RefreshToken.Empty(), Refreshed: r.Refreshed, SignedIn: r.SignedInAt, Unsaved: s.state.unsaved,
+		HasRefreshToken: !r.usable().RefreshToken.Empty(), Refreshed: r.Refreshed, SignedIn: r.SignedInAt, Unsaved: s.state.unsaved,
 	}
 	if a.RefreshLifetime > 0 && st.HasRefreshToken {
 		st.RefreshExpires = r.Tokens.RefreshObtained.Add(a.RefreshLifetime)
@@ -61,7 +61,7 @@ func (s *Session) Status() Status {
 	} else {
 		t = nil
 	}
-	failure := s.failure
+	failure := s.told(now)
 	if failure == nil && t == nil && s.flight == nil {
 		if c := nextMove(r, a.rule(r)); c.move == moveNone {
 			failure = s.failed(c.err, c.detail) // known without trying

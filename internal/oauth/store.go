@@ -67,6 +67,31 @@ type Store interface {
 	Close() error
 }
 
+// A WatchedStore can do more than the contract asks: it goes on serving while
+// a part of it fails, and it knows whether it was copied. A store needn't be
+// one.
+type WatchedStore interface {
+	Store
+
+	// Watch has tell called at each change of what is wrong, and once for what
+	// there was to tell before. tell must not call the store.
+	Watch(tell func(StoreNotice))
+
+	// Instance names this installation, for ever; another one that works with a
+	// copy of the store has another name, and this one gets a new name if the
+	// store is found rolled back. Empty means that nobody knows.
+	Instance() string
+}
+
+// A StoreNotice is what an operator has to know of a store. It holds no secret.
+type StoreNotice struct {
+	// Problem is what is wrong now, in a sentence; empty if nothing is.
+	Problem string
+	// Mended says what was found wrong since the last notice and what became of
+	// it, a sentence each.
+	Mended []string
+}
+
 var (
 	// ErrNotFound means that the store has no entry for the key.
 	ErrNotFound = errors.New("no such entry in the store")

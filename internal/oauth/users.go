@@ -204,7 +204,14 @@ func (ss *Sessions) sweepAccount(own *Session) {
 // stored reports whether the keep-alive of a stored user is due.
 func (ss *Sessions) stored(own *Session, key Key) bool {
 	s, err := ss.glance(ss.open, own, key)
-	return err == nil && s.keepAliveDue(ss.now())
+	if err != nil {
+		return false
+	}
+	now := ss.now()
+	// A time in the future is a wrong clock's. Nothing here remembers when it
+	// was seen first, so its turn is now.
+	at, ok := s.keepAliveAt(now)
+	return ok && (!now.before(at) || s.record().Refreshed.After(now.wall))
 }
 
 // glance makes a session to look at, which isn't kept.
@@ -217,7 +224,7 @@ func (ss *Sessions) glance(ctx context.Context, own *Session, key Key) (*Session
 		return nil, err
 	}
 	s.state = state
-	s.token.Store(newToken(s.record().Tokens, state.generation, ss.now(), a.RefreshAhead, s.jitter()))
+	s.token.Store(newToken(s.record().usable(), state.generation, ss.now(), a.RefreshAhead, s.jitter()))
 	return s, nil
 }
 

@@ -1,0 +1,33 @@
+package oauth
+
+import "slices"
+
+// noteStore keeps what the store tells of itself, and tells the operator.
+func (ss *Sessions) noteStore(n StoreNotice) {
+	was := ss.Store()
+	log := ss.log.Load()
+	for _, m := range n.Mended {
+		log.Error("the token store was mended", "what", m)
+	}
+	switch {
+	case n.Problem != was.Problem && n.Problem != "":
+		log.Error("the token store is degraded; it goes on, and tries again every few seconds", "problem", n.Problem)
+	case n.Problem != was.Problem:
+		log.Info("the token store is well again")
+	}
+	n.Mended = append(slices.Clone(was.Mended), n.Mended...)
+	n.Mended = n.Mended[max(0, len(n.Mended)-maxMended):]
+	ss.notice.Store(&n)
+}
+
+// maxMended is how many mendings are remembered for the status.
+const maxMended = 10
+
+// Store tells what is wrong with the store now, and the last of what was mended
+// since it was opened.
+func (ss *Sessions) Store() StoreNotice {
+	if n := ss.notice.Load(); n != nil {
+		return *n
+	}
+	return StoreNotice{}
+}
