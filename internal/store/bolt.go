@@ -3,13 +3,17 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"sync"
 
 	"go.etcd.io/bbolt"
 
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
@@ -20,8 +24,10 @@ import (
 // opened anew before the next call, so that a Load after a failed Save tells
 // what is durable; as long as that fails, calls say why.
 type Bolt struct {
-	path  string
-	locks *keyLocks
+	path     string
+	locks    *keyLocks
+	id       storeID
+	sequence uint64 // as it was when the file was opened
 
 	// write is held over a write and over a reopening; it comes before mu.
 	write sync.Mutex
@@ -37,8 +43,28 @@ var _ oauth.Store = (*Bolt)(nil)
 var (
 	metaBucket     = []byte("meta")
 	versionKey     = []byte("version")
-	sessionsBucket = []byte("sessions")
+	idKey          = []byte("id")
+	sessionsBucket = []byte("sessions") // its sequence is the store's
 )
+
+// A storeID tells one store from another; its copies have the same.
+type storeID [16]byte
+
+func newStoreID() (id storeID) {
+	_, _ = rand.Read(id[:]) // never fails: it ends the program first
+	return id
+}
+
+// encode appends a checksum: with a flipped bit it is no id, and not another
+// store's.
+func (id storeID) encode() []byte {
+	return binary.BigEndian.AppendUint32(id[:], crc32.ChecksumIEEE(id[:]))
+}
+
+func decodeID(b []byte) (id storeID, ok bool) {
+	ok = copy(id[:], b) == len(id) && bytes.Equal(id.encode(), b)
+	return id, ok
+}
 
 // Path returns the absolute path of the file.
 func (b *Bolt) Path() string { return b.path }
@@ -67,6 +93,12 @@ func (b *Bolt) Load(ctx context.Context, key oauth.Key) (oauth.Entry, error) {
 
 // Save implements [oauth.Store]. A key may have up to 32 KiB, a value 16 MiB.
 func (b *Bolt) Save(ctx context.Context, key oauth.Key, e oauth.Entry) error {
+	return b.put(ctx, key, e, 0, false)
+}
+
+// put saves e; if forced, whatever is there. With it the store's sequence
+// becomes at least the given one.
+func (b *Bolt) put(ctx context.Context, key oauth.Key, e oauth.Entry, sequence uint64, forced bool) error {
 	k := encodeKey(key)
 	if len(k) > longestDBKey || len(e.Value) > longestRecord-generationSize {
 		return fmt.Errorf("saving a key of %d and a value of %d bytes: too long", len(k), len(e.Value))
@@ -75,16 +107,21 @@ func (b *Bolt) Save(ctx context.Context, key oauth.Key, e oauth.Entry) error {
 	record = binary.BigEndian.AppendUint64(record, e.Generation)
 	record = append(record, e.Value...)
 	err := b.update(ctx, func(sessions *bbolt.Bucket) error {
-		stored := uint64(0)
-		if old := sessions.Get(k); old != nil {
-			var err error
-			if stored, _, err = splitRecord(old); err != nil {
+		if !forced {
+			stored, err := generationOf(sessions.Get(k))
+			if err != nil {
+				return err
+			}
+			if err := mayFollow(stored, e.Generation); err != nil {
 				return err
 			}
 		}
-		if err := mayFollow(stored, e.Generation); err != nil {
-			return err
+		if sequence > sessions.Sequence() {
+			if err := sessions.SetSequence(sequence); err != nil {
+				return err
+			}
 		}
+		failpoint.Hit("record-unput")
 		return sessions.Put(k, record)
 	})
 	if err != nil {
@@ -96,17 +133,18 @@ func (b *Bolt) Save(ctx context.Context, key oauth.Key, e oauth.Entry) error {
 // Delete implements [oauth.Store]. The bytes of the value stay in the file
 // until bbolt uses their page for something else.
 func (b *Bolt) Delete(ctx context.Context, key oauth.Key, generation uint64) error {
+	return b.remove(ctx, key, func(stored uint64) error { return mayDelete(stored, generation) })
+}
+
+// remove deletes an entry if may agrees to its generation.
+func (b *Bolt) remove(ctx context.Context, key oauth.Key, may func(stored uint64) error) error {
 	k := encodeKey(key)
 	err := b.update(ctx, func(sessions *bbolt.Bucket) error {
-		old := sessions.Get(k)
-		if old == nil {
-			return oauth.ErrNotFound
-		}
-		stored, _, err := splitRecord(old)
+		stored, err := generationOf(sessions.Get(k))
 		if err != nil {
 			return err
 		}
-		if err := mayDelete(stored, generation); err != nil {
+		if err := may(stored); err != nil {
 			return err
 		}
 		return sessions.Delete(k)
@@ -163,6 +201,7 @@ func (b *Bolt) Close() error {
 	if b.file == nil {
 		return nil
 	}
+	failpoint.Hit("database-closing")
 	if err := b.file.close(); err != nil {
 		return fmt.Errorf("closing store %s: %w", b.path, err)
 	}
@@ -204,17 +243,30 @@ func (b *Bolt) update(ctx context.Context, fn func(sessions *bbolt.Bucket) error
 	}
 	var refused error
 	txid := 0
+	failpoint.Hit("transaction-due")
 	err := guard(func() error {
 		return b.file.db.Update(func(tx *bbolt.Tx) error {
 			txid = tx.ID()
+			failpoint.Hit("transaction-begun")
+			tx.OnCommit(func() { failpoint.Hit("transaction-committed") })
 			refused = inSessions(tx, fn)
+			failpoint.Hit("transaction-ending")
 			return refused
 		})
 	})
+	failpoint.Hit("transaction-ended")
 	if err != nil && refused == nil {
 		b.doubt.raise(txid)
 	}
 	return err
+}
+
+// copyTo writes the database as it is at one moment.
+func (b *Bolt) copyTo(ctx context.Context, w io.Writer) error {
+	return b.view(ctx, func(sessions *bbolt.Bucket) error {
+		_, err := sessions.Tx().WriteTo(w)
+		return err
+	})
 }
 
 func inSessions(tx *bbolt.Tx, fn func(sessions *bbolt.Bucket) error) error {
@@ -241,6 +293,15 @@ func (b *Bolt) usable(ctx context.Context) error {
 
 // A record is the generation, big-endian, and the value.
 const generationSize = 8
+
+// generationOf returns that of a record, 0 if there is none.
+func generationOf(record []byte) (uint64, error) {
+	if record == nil {
+		return 0, nil
+	}
+	generation, _, err := splitRecord(record)
+	return generation, err
+}
 
 func splitRecord(record []byte) (generation uint64, value []byte, err error) {
 	// The upper bound keeps a damaged length from taking all memory.

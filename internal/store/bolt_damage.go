@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -13,12 +14,16 @@ import (
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 // errDamaged is for a database file that bbolt stumbles over.
 var errDamaged = errors.New("the file is damaged or not a store, and was left as it is; " +
-	"restore a backup, or move it away to start with an empty store")
+	"restore a backup, or move it and its spill away to start with an empty store")
+
+// errForeign is for a database that has nothing of ours, where it could.
+var errForeign = errors.New("it is a database of another program; give the path of a file that only this store uses")
 
 // damaged marks an error as one about the content of the file, unless it comes
 // from the system. It returns nil for nil.
@@ -101,9 +106,12 @@ func (f *boltFile) verify() error {
 func checkSchema(tx *bbolt.Tx) error {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil || meta.Get(versionKey) == nil {
-		return errors.New("it is a database of another program; give the path of a file that only this store uses")
+		return errForeign
 	}
 	if v := meta.Get(versionKey); string(v) != schemaVersion {
+		if _, err := strconv.Atoi(string(v)); err != nil {
+			return fmt.Errorf("%w: its version isn't one", errDamaged)
+		}
 		return fmt.Errorf("it has version %.20q, this program knows version %s; it was left as it is; "+
 			"use the release that wrote it, or a newer one", v, schemaVersion)
 	}
@@ -216,6 +224,7 @@ func (b *Bolt) settleLocked() error {
 		_ = b.file.close() // it is given up whatever it says
 		b.file = nil
 	}
+	failpoint.Hit("doubt-closed")
 	// Our own lock was just released; nobody is worth waiting for.
 	file, err := openFile(b.path, 100*time.Millisecond)
 	if err != nil {
@@ -235,6 +244,7 @@ func (b *Bolt) settleLocked() error {
 		_ = file.close()
 		return fmt.Errorf("making %s durable after a failure: %w", b.path, err)
 	}
+	failpoint.Hit("doubt-settled")
 	b.file = file
 	b.doubt.clear()
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
@@ -30,6 +31,11 @@ func OpenBolt(path string) (*Bolt, error) {
 }
 
 func openBolt(path string, timeout time.Duration) (*Bolt, error) {
+	return openBoltAs(newStoreID(), path, timeout)
+}
+
+// openBoltAs opens a store, which gets the id if it has none.
+func openBoltAs(id storeID, path string, timeout time.Duration) (*Bolt, error) {
 	if path == "" {
 		return nil, errors.New("opening the store: no path is given")
 	}
@@ -37,15 +43,42 @@ func openBolt(path string, timeout time.Duration) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", path, err)
 	}
+	failpoint.Hit("database-opening")
 	file, err := openOrCreate(abs, timeout)
 	if err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", abs, err)
 	}
-	if err := file.verify(); err != nil {
+	b := &Bolt{path: abs, locks: newKeyLocks(), file: file}
+	failpoint.Hit("database-opened")
+	if err = file.verify(); err == nil {
+		b.id, b.sequence, err = file.identify(id)
+	}
+	if err != nil {
 		_ = file.close() // the first error says more
 		return nil, fmt.Errorf("opening store %s: %w", abs, err)
 	}
-	return &Bolt{path: abs, locks: newKeyLocks(), file: file}, nil
+	return b, nil
+}
+
+// identify returns the store's id, which is the given one from now on if it has
+// none, and its sequence.
+func (f *boltFile) identify(id storeID) (_ storeID, sequence uint64, err error) {
+	err = guard(func() error {
+		named := false
+		err := f.db.View(func(tx *bbolt.Tx) error {
+			sequence = tx.Bucket(sessionsBucket).Sequence()
+			if stored, ok := decodeID(tx.Bucket(metaBucket).Get(idKey)); ok {
+				id, named = stored, true
+			}
+			return nil
+		})
+		if err != nil || named {
+			return err
+		}
+		failpoint.Hit("database-unidentified")
+		return f.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(idKey, id.encode()) })
+	})
+	return id, sequence, err
 }
 
 func openOrCreate(path string, timeout time.Duration) (*boltFile, error) {
@@ -78,6 +111,7 @@ func createFile(path string) error {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
+	failpoint.Hit("database-creating")
 	db, err := bbolt.Open(name, 0o600, boltOptions(openTimeout))
 	if err != nil {
 		return err
@@ -95,9 +129,11 @@ func createFile(path string) error {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
+	failpoint.Hit("database-unnamed")
 	if err := nameFile(name, path); err != nil {
 		return err
 	}
+	failpoint.Hit("database-named")
 	// The directory may be new, too.
 	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 }
@@ -131,7 +167,12 @@ func openFile(path string, timeout time.Duration) (*boltFile, error) {
 	options := boltOptions(timeout)
 	options.OpenFile = func(name string, flag int, perm fs.FileMode) (*os.File, error) {
 		f, err := openChecked(name, flag&^os.O_CREATE, perm)
-		file.os = f
+		if err == nil && file.os == nil { // a backup opens it once more
+			file.os = f
+			if hasLocks {
+				err = checkLocked(f, timeout)
+			}
+		}
 		return f, err
 	}
 	err := guard(func() (err error) {
@@ -145,12 +186,25 @@ func openFile(path string, timeout time.Duration) (*boltFile, error) {
 		return nil, err // refused by openChecked
 	}
 	file.abandon()
-	if isTimeout(err) {
+	if isTimeout(err) || errors.Is(err, oauth.ErrStoreInUse) {
 		return nil, fmt.Errorf("%w: only one process may have it open, most likely a running server has; "+
 			"stop that one first, or use the `caddy bearer` commands, which talk to the running server instead",
 			oauth.ErrStoreInUse)
 	}
 	return nil, damaged(err)
+}
+
+// checkLocked looks at a database before bbolt does. Without the lock it would
+// see the half of what another process writes; bbolt takes it once more.
+func checkLocked(f *os.File, timeout time.Duration) error {
+	if err := lockFile(f, timeout); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return checkReachable(f, info.Size())
 }
 
 // openChecked opens a file after it has been looked at, and makes sure that it
@@ -191,8 +245,7 @@ func checkFile(path string, info fs.FileInfo) error {
 			uid, os.Geteuid(), os.Geteuid(), path)
 	case info.Size() == 0:
 		// bbolt would take it for a new one, and nobody would notice the loss.
-		return errors.New("it is empty, which a store never is: its content was lost; " +
-			"restore a backup, or remove the file to start with an empty store")
+		return fmt.Errorf("it is empty, which a store never is: its content was lost: %w", errDamaged)
 	}
 	return nil
 }

@@ -56,12 +56,15 @@ func parseLine(t *testing.T, line string) uint64 {
 
 func checkKilled(t *testing.T, path string, sealKey Key, acknowledged uint64) uint64 {
 	t.Helper()
-	b, err := OpenBolt(path)
+	d, err := Open(Place{Database: path})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
-	e, err := NewSealed(b, Keys{Current: sealKey}).Load(t.Context(), killedKey)
+	defer d.Close()
+	if err := d.UseKeys(t.Context(), Keys{Current: sealKey}); err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.Load(t.Context(), killedKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,15 +54,17 @@ func savedValue(generation uint64) []byte {
 // childSave saves one generation after the other, and writes its number to
 // standard output only once Save has returned.
 func childSave(path, keyText string) error {
-	b, err := OpenBolt(path)
-	if err != nil {
-		return err
-	}
 	sealKey, err := ParseKey(keyText)
 	if err != nil {
 		return err
 	}
-	s := NewSealed(b, Keys{Current: sealKey})
+	s, err := Open(Place{Database: path})
+	if err != nil {
+		return err
+	}
+	if err := s.UseKeys(context.Background(), Keys{Current: sealKey}); err != nil {
+		return err
+	}
 	e, err := s.Load(context.Background(), killedKey)
 	if err != nil && !errors.Is(err, oauth.ErrNotFound) {
 		return err

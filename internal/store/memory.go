@@ -66,10 +66,7 @@ func (m *Memory) Delete(ctx context.Context, key oauth.Key, generation uint64) e
 	if err := m.usable(ctx); err != nil {
 		return fmt.Errorf("deleting %q: %w", key, err)
 	}
-	old, ok := m.entries[key]
-	if !ok {
-		return fmt.Errorf("deleting %q: %w", key, oauth.ErrNotFound)
-	}
+	old := m.entries[key]
 	if err := mayDelete(old.Generation, generation); err != nil {
 		return fmt.Errorf("deleting %q: %w", key, err)
 	}
@@ -91,10 +88,12 @@ func (m *Memory) List(ctx context.Context, account string) ([]oauth.Key, error) 
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b oauth.Key) int {
-		return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.User, b.User))
-	})
+	slices.SortFunc(keys, compareKeys)
 	return keys, nil
+}
+
+func compareKeys(a, b oauth.Key) int {
+	return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.User, b.User))
 }
 
 // Lock implements [oauth.Store]. Close sends those away who wait.
@@ -136,9 +135,13 @@ func mayFollow(stored, next uint64) error {
 	return nil
 }
 
-// mayDelete decides about a delete of an entry that is there.
+// mayDelete decides about a delete of the entry with generation stored, which
+// is 0 if there is none.
 func mayDelete(stored, asked uint64) error {
-	if stored != asked {
+	switch {
+	case stored == 0:
+		return oauth.ErrNotFound
+	case stored != asked:
 		return fmt.Errorf("%w: it has generation %d, not %d", oauth.ErrConflict, stored, asked)
 	}
 	return nil

@@ -6,14 +6,18 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"time"
 )
 
 const (
 	noFollow = 0
+	hasLocks = false
 	hasModes = runtime.GOOS != "windows"
 )
 
 func owner(fs.FileInfo) (uid int, ok bool) { return 0, false }
+
+func lockFile(*os.File, time.Duration) error { return nil }
 
 func unlockFile(*os.File) {}
 

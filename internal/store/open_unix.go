@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 // noFollow makes an open fail on a symbolic link.
@@ -14,6 +17,9 @@ const noFollow = syscall.O_NOFOLLOW
 // hasModes says whether the mode bits of files mean anything here.
 const hasModes = true
 
+// hasLocks says whether [lockFile] does something.
+const hasLocks = true
+
 // owner returns the user id of a file's owner, and ok if the system has such.
 func owner(info fs.FileInfo) (uid int, ok bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)
@@ -21,6 +27,20 @@ func owner(info fs.FileInfo) (uid int, ok bool) {
 		return 0, false
 	}
 	return int(st.Uid), true
+}
+
+// lockFile takes the file's lock, which is one process's until it closes the
+// file, or returns [oauth.ErrStoreInUse] if another one has it until timeout.
+func lockFile(f *os.File, timeout time.Duration) error {
+	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err != syscall.EWOULDBLOCK {
+			return err
+		}
+		if !time.Now().Before(end) {
+			return oauth.ErrStoreInUse
+		}
+	}
 }
 
 // unlockFile gives up the lock that bbolt took. Closing the file isn't enough

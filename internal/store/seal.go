@@ -56,14 +56,16 @@ func NewSealed(inner oauth.Store, keys Keys) *Sealed {
 
 // SetKeys replaces the keys. Calls under way finish with those that they
 // started with.
-func (s *Sealed) SetKeys(keys Keys) {
+func (s *Sealed) SetKeys(keys Keys) { s.ring.Store(newRing(keys)) }
+
+func newRing(keys Keys) *ring {
 	r := &ring{current: keys.Current, byID: make(map[keyID]Key)}
 	for _, k := range append([]Key{keys.Current}, keys.Old...) {
 		if !k.IsZero() {
 			r.byID[k.id()] = k
 		}
 	}
-	s.ring.Store(r)
+	return r
 }
 
 // UseKeys replaces the keys as SetKeys does, if they open every entry;

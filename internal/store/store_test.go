@@ -18,6 +18,17 @@ func TestConformance(t *testing.T) {
 		}
 		return s
 	}
+	openDurable := func(t *testing.T) oauth.Store {
+		dir := t.TempDir()
+		d, err := store.Open(store.Place{Database: filepath.Join(dir, "data", "tokens.db"), Instance: filepath.Join(dir, "config")})
+		if err == nil {
+			err = d.UseKeys(t.Context(), store.Keys{Current: store.NewKey()})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
 	openMemory := func(*testing.T) oauth.Store { return store.NewMemory() }
 	sealed := func(open func(*testing.T) oauth.Store) func(*testing.T) oauth.Store {
 		return func(t *testing.T) oauth.Store {
@@ -26,6 +37,7 @@ func TestConformance(t *testing.T) {
 	}
 	for name, open := range map[string]func(*testing.T) oauth.Store{
 		"Bolt":         openBolt,
+		"Durable":      openDurable,
 		"Memory":       openMemory,
 		"SealedBolt":   sealed(openBolt),
 		"SealedMemory": sealed(openMemory),
