@@ -27,8 +27,9 @@ type countedConn struct {
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
+	c.bytes.Add(int64(len(b))) // who looks meanwhile must not miss them
 	n, err := c.Conn.Write(b)
-	c.bytes.Add(int64(n))
+	c.bytes.Add(int64(n - len(b)))
 	return n, err
 }
 

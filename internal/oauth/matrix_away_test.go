@@ -169,3 +169,25 @@ func TestRestartClosesTheCircuit(t *testing.T) {
 		}
 	})
 }
+
+// What is configured anew is tried at once, whatever failed before.
+func TestChangeClosesTheCircuit(t *testing.T) {
+	t.Parallel()
+	play(t, sandbox.Config{Grace: day}, func(r *rig) {
+		s := r.start(r.account())
+		defer r.stop()
+		r.token(s)
+		r.sandbox.Play(sandbox.LateServerError, -1)
+		r.outage(s)
+		for n := r.sandbox.TokenRequests(""); r.sandbox.TokenRequests("") == n; { // to the beginning of a pause
+			after(time.Second)
+		}
+		r.sandbox.Clear()
+		stop := r.account()
+		stop.OnLostReply = oauth.LostStop
+		r.configure(stop)
+		r.fails(s, oauth.ErrLoginRequired) // as it says
+		r.configure(r.account())
+		r.within(s, time.Second)
+	})
+}

@@ -267,6 +267,9 @@ func TestF31ServerErrors(t *testing.T) {
 				if st := s.Status(); st.Obtained.Sub(begin) > 550*time.Second {
 					t.Errorf("the new token came after %v, want 6 s behind the first try", st.Obtained.Sub(begin))
 				}
+				if gaps := fmt.Sprint(r.gaps("refresh_token")); tt.fault != "" && gaps != "[0s 1s 5s]" {
+					t.Errorf("asked again after %s", gaps)
+				}
 				r.token(s)
 				r.requests(1, 4-int(g.answered.Load()))
 			})
@@ -346,6 +349,6 @@ func TestF47NarrowerScopeOnRefresh(t *testing.T) {
 		}
 		refreshes := r.sandbox.TokenRequests("refresh_token")
 		r.requests(1, refreshes)
-		measured(t, 47, severity, "%d refreshes with half of the scope: %s, %d alarm", 3, app, alarms())
+		measured(t, 47, severity, "%d refreshes, the last half of them with half of the scope: %s, %d alarm", refreshes, app, alarms())
 	})
 }

@@ -141,9 +141,6 @@ func (r *rig) between(answer func(w http.ResponseWriter, req *http.Request) bool
 	return g
 }
 
-// pass leaves everything to the server.
-func pass(http.ResponseWriter, *http.Request) bool { return false }
-
 // note remembers which refresh token a request brings, whatever becomes of it.
 func (g *gate) note(req *http.Request) {
 	body, _ := io.ReadAll(req.Body)

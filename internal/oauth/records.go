@@ -84,14 +84,14 @@ func (s *Session) saveIntent(ctx context.Context, r record) bool {
 	return true
 }
 
-// saveResult stores r after a token request. One that brought nothing says
-// nothing of what somebody else has stored meanwhile: then that is loaded, and
-// false returned.
-func (s *Session) saveResult(ctx context.Context, r record, brought bool) bool {
+// saveResult stores r after a token request. Unless it wins, which new tokens
+// and a latch do, it says nothing of what somebody else has stored meanwhile:
+// then that is loaded, and false returned.
+func (s *Session) saveResult(ctx context.Context, r record, wins bool) bool {
 	state := s.known()
 	was := state.unsaved
 	state.records = state.records.with(r)
-	if brought || was {
+	if wins || was {
 		s.save(ctx, state)
 		return true
 	}

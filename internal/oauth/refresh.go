@@ -170,17 +170,7 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 		c = choice{move: moveLogin}
 	}
 	failpoint.Hit("move-decided")
-	now := s.sessions.now()
-	switch {
-	case c.move == moveNone:
-		return verdict{err: c.err, detail: c.detail}
-	case c.move == moveLogin && f.idle:
-		return verdict{} // the next request signs in
-	}
-	if wait := s.rest(c, now); wait > 0 && !f.forced {
-		return verdict{err: c.err, detail: c.detail, pause: wait}
-	}
-	if v, ok := s.admitted(a, f); !ok {
+	if v, ok := s.mayMove(a, c, f); !ok {
 		return v
 	}
 	before := r.Intent
@@ -206,8 +196,8 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 	}
 	failpoint.Hit("answer-judged")
 	s.rest(nextMove(r, a.rule(r)), s.sessions.now()) // a pause that begins does so on both clocks
-	brought := answer.Outcome == Granted || answer.Outcome == Unusable
-	if !s.saveResult(context.WithoutCancel(ctx), r, brought) {
+	wins := c.move == moveLogin || answer.Outcome == Granted || answer.Outcome == Unusable
+	if !s.saveResult(context.WithoutCancel(ctx), r, wins) {
 		return verdict{again: true}
 	}
 	failpoint.Hit("result-saved")
@@ -218,6 +208,20 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 			"expires_in", answer.Lifetime, "new_refresh_token", !answer.Tokens.RefreshToken.Empty())
 	}
 	return v
+}
+
+// mayMove reports whether a move can be made now, or why not.
+func (s *Session) mayMove(a *Account, c choice, f *flight) (verdict, bool) {
+	switch {
+	case c.move == moveNone:
+		return verdict{err: c.err, detail: c.detail}, false
+	case c.move == moveLogin && f.idle:
+		return verdict{}, false // the next request signs in
+	}
+	if wait := s.rest(c, s.sessions.now()); wait > 0 && !f.forced {
+		return verdict{err: c.err, detail: c.detail, pause: wait}, false
+	}
+	return s.admitted(a, f)
 }
 
 // rest is how long a choice still has to wait.
