@@ -135,7 +135,7 @@ func createFile(path string) error {
 	}
 	failpoint.Hit("database-named")
 	// The directory may be new, too.
-	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	return SyncDirs(dir)
 }
 
 // nameFile gives the file at tmp the name path, unless somebody else was
@@ -151,6 +151,17 @@ func nameFile(tmp, path string) error {
 		return errors.Join(err, serr)
 	}
 	return os.Rename(tmp, path)
+}
+
+// SyncDirs makes the names in a directory durable, and as well as that can be
+// done those of the directories above it: each of them may be new.
+func SyncDirs(dir string) error {
+	dir = filepath.Clean(dir)
+	err := syncDir(dir)
+	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
+		_ = syncDir(up) // what isn't ours to read isn't new
+	}
+	return err
 }
 
 func boltOptions(timeout time.Duration) *bbolt.Options {
@@ -232,10 +243,14 @@ func openChecked(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
+var errDirectory = errors.New("it is a directory and not a regular file; give the path of a file that only this store uses")
+
 func checkFile(path string, info fs.FileInfo) error {
 	switch uid, owned := owner(info); {
 	case info.Mode()&fs.ModeSymlink != 0:
 		return errors.New("it is a symbolic link; give the path of the file itself (a directory on the way may be a link)")
+	case info.IsDir():
+		return errDirectory
 	case !info.Mode().IsRegular():
 		return errors.New("it is not a regular file; give the path of a file that only this store uses")
 	case hasModes && info.Mode().Perm()&0o077 != 0:

@@ -23,9 +23,10 @@ import (
 // few seconds; what is missing is made good then. Of two entries of a key the
 // one with the higher generation counts that opens under the key.
 type Durable struct {
-	place Place
-	locks *keyLocks
-	ring  atomic.Pointer[ring] // nil before the first UseKeys
+	place      Place
+	spillNamed bool // the operator gave its path
+	locks      *keyLocks
+	ring       atomic.Pointer[ring] // nil before the first UseKeys
 
 	// mu is held for reading by Load, for writing by what changes anything; a
 	// refresh under way doesn't hold it.
@@ -272,7 +273,7 @@ func (d *Durable) Backup(ctx context.Context, w io.Writer) error {
 	if len(d.differ) > 0 {
 		d.mend()
 	}
-	if d.health.notice.Problem != "" {
+	if d.health.behind {
 		return fmt.Errorf("a backup now would lack the newest tokens: %s", d.health.notice.Problem)
 	}
 	return d.bolt.copyTo(ctx, w)

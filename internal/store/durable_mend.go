@@ -27,6 +27,7 @@ func (d *Durable) Watch(tell func(oauth.StoreNotice)) {
 type health struct {
 	notice oauth.StoreNotice
 	tell   func(oauth.StoreNotice)
+	behind bool        // the database lacks something
 	timer  *time.Timer // until the next attempt to mend, nil if there is none
 }
 
@@ -59,6 +60,7 @@ var errNoSpill = errors.New("the spill can't be opened")
 // suffer takes note of what failed, and sees to it that it is tried again.
 // d.mu is held for writing.
 func (d *Durable) suffer(boltErr, spillErr error) {
+	d.health.behind = boltErr != nil || d.health.behind && len(d.differ) > 0
 	if boltErr == nil && spillErr == nil && len(d.differ) == 0 {
 		d.health.say("")
 		return
@@ -121,7 +123,6 @@ func (d *Durable) repair() error {
 	if err != nil {
 		return err
 	}
-	bolt.locks = d.locks
 	d.bolt = bolt
 	d.health.mended("%s", note)
 	for _, key := range d.spill.keys() {
@@ -140,7 +141,7 @@ func (d *Durable) reopenSpill() error {
 		_ = d.spill.close() // it is set aside
 		d.spill = nil
 	}
-	s, note, err := openOrRenewSpill(d.place.Spill, d.bolt.id)
+	s, note, err := d.openOrRenewSpill(d.bolt.id)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,22 +49,24 @@ func open(p Place) (d *Durable, err error) {
 	if p.Database == "" {
 		return nil, errors.New("no path is given")
 	}
-	if p.Spill == "" {
-		p.Spill = p.Database + ".spill"
-	}
+	p.Spill = cmp.Or(p.Spill, p.Database+".spill")
+	named := p.Spill != p.Database+".spill"
 	for _, path := range []*string{&p.Database, &p.Spill} {
 		if *path, err = filepath.Abs(*path); err != nil { // must outlive a change of directory
 			return nil, err
 		}
-		if err := checkFS(filepath.Dir(*path)); err != nil && !p.NetworkFS {
+		if err := checkFS(*path); err != nil && !p.NetworkFS {
 			return nil, err
 		}
 	}
-	d = &Durable{place: p, differ: map[oauth.Key]struct{}{}}
+	if sameFile(p.Database, p.Spill) {
+		return nil, fmt.Errorf("the spill %s is the database itself; give it another path", p.Spill)
+	}
+	d = &Durable{place: p, spillNamed: named, differ: map[oauth.Key]struct{}{}}
 	if err := d.openFiles(); err != nil {
 		return nil, errors.Join(err, d.closeFiles())
 	}
-	d.locks = d.bolt.locks
+	d.locks = newKeyLocks() // not the database's, which end with it
 	d.sequence = d.bolt.sequence
 	if d.spill != nil {
 		d.sequence = max(d.sequence, d.spill.sequence())
@@ -82,7 +85,7 @@ func (d *Durable) openFiles() error {
 	hadSpill := statErr == nil
 	id := newStoreID()
 	failpoint.Hit("spill-opening")
-	s, notes, spillErr := openOrRenewSpill(d.place.Spill, storeID{})
+	s, notes, spillErr := d.openOrRenewSpill(storeID{})
 	var errno syscall.Errno
 	if spillErr != nil && !errors.As(spillErr, &errno) {
 		return spillErr // ours to refuse, or in use
@@ -96,7 +99,7 @@ func (d *Durable) openFiles() error {
 	isNew := errors.Is(statErr, fs.ErrNotExist)
 	bolt, err := openBoltAs(id, d.place.Database, openTimeout)
 	ours := s != nil && s.id() != storeID{} // what was there was a store, then
-	if errors.Is(err, errDamaged) && (hadSpill || looksLikeBolt(d.place.Database)) || errors.Is(err, errForeign) && ours {
+	if errors.Is(err, errDamaged) && (hadSpill || looksLikeBolt(d.place.Database)) || (errors.Is(err, errForeign) || errors.Is(err, errDirectory)) && ours {
 		if spillErr != nil {
 			return fmt.Errorf("%w; and the spill that could restore it can't be read: %w", err, spillErr)
 		}
@@ -191,11 +194,13 @@ func renewDatabase(path string, id storeID) (*Bolt, string, error) {
 	return b, fmt.Sprintf("the database %s was damaged; it is %s now, and a new one is made from the spill", path, name), err
 }
 
-// openOrRenewSpill opens the spill; one that is damaged is set aside first.
-// The given id, if any, is what it must have.
-func openOrRenewSpill(path string, id storeID) (s *spill, notes []string, err error) {
+// openOrRenewSpill opens the spill; one that is damaged is set aside first,
+// unless it was given by name and looks like something else. The given id, if
+// any, is what it must have.
+func (d *Durable) openOrRenewSpill(id storeID) (s *spill, notes []string, err error) {
+	path := d.place.Spill
 	s, err = openSpill(path)
-	if errors.Is(err, errDamaged) {
+	if errors.Is(err, errDamaged) && (!d.spillNamed || looksLikeSpill(path)) {
 		name, asideErr := setAside(path, "damaged")
 		if asideErr != nil {
 			return nil, nil, asideErr
@@ -239,6 +244,32 @@ func setAside(path, what string) (string, error) {
 	}
 	failpoint.Hit("aside-done")
 	return name, syncDir(filepath.Dir(path))
+}
+
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return a == b
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
+}
+
+// looksLikeSpill reports whether a file may have been a spill.
+func looksLikeSpill(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for _, at := range spillHeaderAt {
+		magic := make([]byte, len(spillHeaderMagic))
+		if _, err := f.ReadAt(magic, at*spillBlock); err == nil && string(magic) == spillHeaderMagic {
+			return true
+		}
+	}
+	info, err := f.Stat()
+	return err == nil && info.Size() == 0
 }
 
 // looksLikeBolt reports whether a file may have been a database of ours: what

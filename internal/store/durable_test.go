@@ -244,6 +244,38 @@ func TestSpillIsRestoredFromTheDatabase(t *testing.T) {
 	}
 }
 
+// The database is damaged while it is open: it is made anew, and the locks of
+// sessions go on.
+func TestDamageWhileOpen(t *testing.T) {
+	t.Parallel()
+	r := newDurableRig(t)
+	d := r.open()
+	defer d.Close()
+	r.fill(d)
+	if err := os.Truncate(r.place.Database, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range fiveKeys() {
+		mustSave(t, d, key, 4, valueOf(key, 4))
+	}
+	d.mendLater()
+	for _, key := range fiveKeys() {
+		r.want(d, key, 4, valueOf(key, 4))
+		unlock, err := d.Lock(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+	}
+	if r.problem() != "" || !strings.Contains(r.mended(), "damaged") {
+		t.Errorf("problem %q, mended %q", r.problem(), r.mended())
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.with(func(d *Durable) { r.want(d, fiveKeys()[0], 4, valueOf(fiveKeys()[0], 4)) })
+}
+
 // What was deleted doesn't come back, from whichever file is the older one.
 func TestDeletedStaysDeleted(t *testing.T) {
 	t.Parallel()
@@ -441,4 +473,29 @@ func TestNothingAfterClose(t *testing.T) {
 	if err := d.Save(context.Background(), fiveKeys()[0], oauth.Entry{Generation: 1}); !errors.Is(err, oauth.ErrStoreClosed) {
 		t.Errorf("Save after Close: %v", err)
 	}
+}
+
+// What the operator named by mistake isn't moved about.
+func TestSpillThatIsSomethingElse(t *testing.T) {
+	t.Parallel()
+	r := newDurableRig(t)
+	r.with(r.fill)
+	link := filepath.Join(filepath.Dir(r.place.Database), "link")
+	if err := os.Link(r.place.Database, link); err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(filepath.Dir(r.place.Database), "store.key")
+	r.write(key, []byte(r.keys.Current.Text()+"\n"))
+	for _, spill := range []string{r.place.Database, link, key} {
+		before := mustRead(t, spill)
+		place := r.place
+		place.Spill = spill
+		if d, err := Open(place); err == nil {
+			t.Errorf("%s was opened: %v", spill, d.Close())
+		}
+		if after := mustRead(t, spill); string(after) != string(before) {
+			t.Errorf("%s was changed", spill)
+		}
+	}
+	r.with(r.wantFull)
 }

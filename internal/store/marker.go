@@ -81,7 +81,7 @@ func createMarker(path string) error {
 		return err
 	}
 	failpoint.Hit("marker-named")
-	return syncDir(filepath.Dir(path))
+	return SyncDirs(filepath.Dir(path))
 }
 
 var errMarker = errors.New("the marker can't be read")

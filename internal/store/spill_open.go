@@ -40,7 +40,7 @@ func createSpill(path string) error {
 		return fmt.Errorf("creating the file: %w", err)
 	}
 	// The directory may be new, too.
-	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	return SyncDirs(dir)
 }
 
 func fillSpill(file *os.File) error {
