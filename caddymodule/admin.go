@@ -1,14 +1,12 @@
 package caddymodule
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,8 +26,13 @@ import (
 //   - POST /bearer/logout revokes a session's tokens and drops them.
 //   - POST /bearer/import gives a session a refresh token from elsewhere.
 //   - POST /bearer/forget drops a session's tokens here.
+//   - POST /bearer/adopt takes over stored tokens that aren't used because they
+//     are another installation's or another identity's; without
+//     `"confirm": true` it only lists them.
+//   - POST /bearer/backup answers with a copy of the store.
+//   - POST /bearer/rekey seals the store anew.
 //
-// The POST requests take `{"account": "<name>"}` as application/json, with a
+// The last two take `{}`. The other POST requests take `{"account": "<name>"}` as application/json, with a
 // `"user"` where the account has sessions per user, and answer with the
 // session's condition. No answer holds a token or a secret.
 type Admin struct{}
@@ -49,108 +52,10 @@ func (*Admin) Routes() []caddy.AdminRoute {
 		{Pattern: "POST /bearer/login/finish", Handler: caddy.AdminHandlerFunc(serveLoginFinish)},
 		{Pattern: "POST /bearer/login/status", Handler: caddy.AdminHandlerFunc(serveLoginStatus)},
 		{Pattern: "POST /bearer/logout", Handler: caddy.AdminHandlerFunc(serveLogout)},
+		{Pattern: "POST /bearer/adopt", Handler: caddy.AdminHandlerFunc(serveAdopt)},
+		{Pattern: "POST /bearer/backup", Handler: caddy.AdminHandlerFunc(serveBackup)},
+		{Pattern: "POST /bearer/rekey", Handler: caddy.AdminHandlerFunc(serveRekey)},
 	}
-}
-
-// statusJSON is the answer of GET /bearer/status.
-type statusJSON struct {
-	Store    string          `json:"store"`
-	Portal   string          `json:"portal,omitempty"`
-	Accounts []accountStatus `json:"accounts"`
-}
-
-// accountStatus is the condition of a session. Times are UTC, RFC 3339.
-type accountStatus struct {
-	Account string      `json:"account"`
-	User    string      `json:"user,omitempty"`
-	State   oauth.State `json:"state"`
-	// Users counts the stored users of an account with sessions per user. Then
-	// nothing below but Grant is set.
-	Users *int `json:"users,omitempty"`
-	// Detail says why, and what to do.
-	Detail string `json:"detail,omitempty"`
-	Grant  string `json:"grant"`
-	// Generation counts the saves of the account's record.
-	Generation      uint64    `json:"generation"`
-	Obtained        time.Time `json:"obtained,omitzero"`
-	Expires         time.Time `json:"expires,omitzero"`
-	HasRefreshToken bool      `json:"has_refresh_token"`
-	RefreshExpires  time.Time `json:"refresh_expires,omitzero"`
-	Refreshed       time.Time `json:"refreshed,omitzero"`
-	SignedIn        time.Time `json:"signed_in,omitzero"`
-	RetryAt         time.Time `json:"retry_at,omitzero"`
-	// Unsaved: the newest tokens are in memory only.
-	Unsaved bool `json:"unsaved,omitempty"`
-	// RedirectURI is where callbacks arrive; at the command line if it is not
-	// on the portal.
-	RedirectURI string `json:"redirect_uri,omitempty"`
-	Terminal    bool   `json:"terminal,omitempty"`
-}
-
-func (st accountStatus) name() string {
-	return oauth.Key{Account: st.Account, User: st.User}.String()
-}
-
-func describe(st oauth.Status) accountStatus {
-	return accountStatus{
-		Account: st.Key.Account, User: st.Key.User, State: st.State, Detail: st.Detail, Grant: st.Grant, Generation: st.Generation,
-		Obtained: st.Obtained.UTC(), Expires: st.Expires.UTC(),
-		HasRefreshToken: st.HasRefreshToken, RefreshExpires: st.RefreshExpires.UTC(),
-		Refreshed: st.Refreshed.UTC(), SignedIn: st.SignedIn.UTC(), RetryAt: st.RetryAt.UTC(), Unsaved: st.Unsaved,
-	}
-}
-
-// describeAll tells the condition of every account.
-func (app *App) describeAll(ctx context.Context) (all []accountStatus, err error) {
-	all = []accountStatus{}
-	for name, s := range app.shared.sessions.All() {
-		st := describe(s.Status())
-		if s.Account().PerUser {
-			users, err := app.shared.sessions.Users(ctx, name)
-			if err != nil {
-				return nil, err
-			}
-			n := len(users)
-			st = accountStatus{Account: name, State: oauth.StateReady, Users: &n, Grant: st.Grant}
-		}
-		all = append(all, st)
-	}
-	slices.SortFunc(all, func(a, b accountStatus) int { return cmp.Compare(a.Account, b.Account) })
-	return all, nil
-}
-
-// describeOne tells the condition of one session, and how it is logged in.
-func (app *App) describeOne(ctx context.Context, key oauth.Key) (accountStatus, error) {
-	st, err := app.shared.sessions.StatusOf(ctx, key)
-	if err != nil {
-		return accountStatus{}, err
-	}
-	one := describe(st)
-	if a := app.account(key.Account); a != nil {
-		if code, ok := a.Grant.(*oauth.AuthorizationCode); ok {
-			one.RedirectURI, one.Terminal = code.RedirectURI, app.terminalLogin(code)
-		}
-	}
-	return one, nil
-}
-
-func serveStatus(w http.ResponseWriter, r *http.Request) error {
-	app, err := inForce()
-	if err != nil {
-		return err
-	}
-	answer := statusJSON{Store: app.lease.module.Describe(), Portal: app.portal}
-	query := r.URL.Query()
-	if key := (oauth.Key{Account: query.Get("account"), User: query.Get("user")}); key.Account != "" {
-		one, err := app.describeOne(r.Context(), key)
-		if err != nil {
-			return noSession(key, err)
-		}
-		answer.Accounts = []accountStatus{one}
-	} else if answer.Accounts, err = app.describeAll(r.Context()); err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
-	}
-	return writeJSON(w, answer)
 }
 
 // inForce is the running app, or the answer that there is none.
@@ -234,7 +139,7 @@ func actionError(err error) error {
 	switch {
 	case errors.Is(err, errNoRefreshToken):
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
-	case errors.Is(err, oauth.ErrImportRefused), errors.As(err, &login):
+	case errors.Is(err, oauth.ErrImportRefused), errors.Is(err, oauth.ErrNothingToAdopt), errors.As(err, &login):
 		return caddy.APIError{HTTPStatus: http.StatusUnprocessableEntity, Err: err}
 	}
 	p := tokenProblem(err, time.Now())
@@ -250,7 +155,7 @@ func readBody(w http.ResponseWriter, r *http.Request, to any) error {
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(to); err != nil {
-		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errors.New(`the body must be {"account": "<name>"}`)}
+		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errors.New(`the body must be an object with the fields of this request, {"account": "<name>"} for instance`)}
 	}
 	return nil
 }

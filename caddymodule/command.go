@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
+	"net/http"
 	"os"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -41,7 +39,7 @@ Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`,
 			cmd.AddCommand(statusCommand(), loginCommand(), logoutCommand(),
 				actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token"),
 				actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again"),
-				importCommand(), sandboxCommand())
+				importCommand(), adoptCommand(), backupCommand(), rekeyCommand(), sandboxCommand())
 		},
 	})
 }
@@ -71,27 +69,37 @@ func adminFlags(cmd *cobra.Command) *cobra.Command {
 
 // ask makes a request to the admin endpoint and decodes its answer.
 func ask(fl caddycmd.Flags, method, uri string, body, answer any) error {
+	res, err := send(fl, method, uri, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	return json.NewDecoder(res.Body).Decode(answer)
+}
+
+// send makes a request to the admin endpoint. A status of 400 or more is an
+// error. The caller closes the answer's body.
+func send(fl caddycmd.Flags, method, uri string, body any) (*http.Response, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(fl.String("address"), nil, fl.String("config"), fl.String("adapter"))
 	if err != nil {
-		return fmt.Errorf("finding the admin endpoint: %w", err)
+		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
 	}
 	var r io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		r = bytes.NewReader(text)
 	}
 	res, err := caddycmd.AdminAPIRequest(address, method, uri, nil, r)
 	if err != nil {
 		if _, answer, ok := strings.Cut(err.Error(), "caddy responded with error: "); ok {
-			return errors.New(answerText(answer))
+			return nil, errors.New(answerText(answer))
 		}
-		return fmt.Errorf("asking the admin endpoint at %s: %w; is the server running, and its admin endpoint there? say where with --config or --address", address, err)
+		return nil, fmt.Errorf("asking the admin endpoint at %s: %w; is the server running, and its admin endpoint there? say where with --config or --address", address, err)
 	}
-	defer res.Body.Close()
-	return json.NewDecoder(res.Body).Decode(answer)
+	return res, nil
 }
 
 // answerText takes the message out of an admin endpoint's error, which is
@@ -107,36 +115,6 @@ func answerText(text string) string {
 	return answer.Error
 }
 
-func statusCommand() *cobra.Command {
-	cmd := adminFlags(&cobra.Command{
-		Use:   "status [<account>[/<user>]] [--json]",
-		Short: "Shows the condition of every account, or of one",
-		RunE: run(-1, func(fl caddycmd.Flags, args []string) (int, error) {
-			var st statusJSON
-			uri := "/bearer/status"
-			if len(args) > 0 {
-				key := bodyOf(args[0])
-				uri += "?" + url.Values{"account": {key.Account}, "user": {key.User}}.Encode()
-			}
-			if err := ask(fl, "GET", uri, nil, &st); err != nil {
-				return exitFailed, err
-			}
-			if fl.Bool("json") {
-				enc := json.NewEncoder(os.Stdout)
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(st); err != nil {
-					return exitFailed, err
-				}
-			} else if err := printStatus(os.Stdout, st, time.Now()); err != nil {
-				return exitFailed, err
-			}
-			return exitOf(st)
-		}),
-	})
-	cmd.Flags().Bool("json", false, "Print JSON")
-	return cmd
-}
-
 // run wraps a command that takes n arguments; -1: none or one.
 func run(n int, f func(caddycmd.Flags, []string) (int, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
@@ -148,83 +126,6 @@ func run(n int, f func(caddycmd.Flags, []string) (int, error)) func(*cobra.Comma
 			return f(fl, args)
 		})(cmd, args)
 	}
-}
-
-// exitOf is the exit code of a status.
-func exitOf(st statusJSON) (int, error) {
-	code, bad := exitFine, []string{}
-	for _, a := range st.Accounts {
-		switch a.State {
-		case oauth.StateReady, oauth.StateRefreshing, oauth.StateDegraded:
-			continue
-		case oauth.StateLoginRequired:
-			code = exitLogin
-		default:
-			code = max(code, exitFailed)
-		}
-		bad = append(bad, a.name())
-	}
-	if code == exitFine {
-		return code, nil
-	}
-	return code, errors.New("can't serve: " + strings.Join(bad, ", "))
-}
-
-// printStatus writes a table, and below it what is to be said of an account.
-func printStatus(w io.Writer, st statusJSON, now time.Time) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ACCOUNT\tSTATE\tTOKEN\tREFRESH TOKEN\tLAST REFRESH\tGRANT")
-	for _, a := range st.Accounts {
-		if a.Users != nil {
-			fmt.Fprintf(tw, "%s/…\tusers: %d\t\t\t\t%s\n", a.Account, *a.Users, a.Grant)
-			continue
-		}
-		token := "none"
-		if !a.Expires.IsZero() {
-			token = "for " + span(a.Expires.Sub(now))
-		}
-		refresh := "none"
-		if a.HasRefreshToken {
-			refresh = "yes"
-		}
-		if !a.RefreshExpires.IsZero() {
-			refresh = "until " + a.RefreshExpires.Format(time.DateOnly)
-		}
-		last := "never"
-		if !a.Refreshed.IsZero() {
-			last = span(now.Sub(a.Refreshed)) + " ago"
-		}
-		fmt.Fprintln(tw, strings.Join([]string{a.name(), string(a.State), token, refresh, last, a.Grant}, "\t"))
-	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "\nstore: %s\n", st.Store)
-	for _, a := range st.Accounts {
-		if a.Unsaved {
-			fmt.Fprintf(w, "%s: the newest tokens are in memory only, because the store can't be written; don't stop the server\n", a.name())
-		}
-		if a.Detail != "" {
-			fmt.Fprintf(w, "%s: %s\n", a.name(), a.Detail)
-		}
-		if wait := a.RetryAt.Sub(now); wait > 0 {
-			fmt.Fprintf(w, "%s: next attempt in %s\n", a.name(), span(wait))
-		}
-	}
-	return nil
-}
-
-// span is a length of time as people say it.
-func span(d time.Duration) string {
-	switch d = max(d, 0).Round(time.Second); {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d d", d/(24*time.Hour))
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return fmt.Sprintf("%d s", d/time.Second)
 }
 
 // actionCommand is one that does something with an account.

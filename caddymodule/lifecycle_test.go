@@ -2,58 +2,13 @@ package caddymodule
 
 import (
 	"context"
-	"io"
 	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
 )
-
-func TestReloadUnderLoad(t *testing.T) {
-	r := newRig(t, sandbox.Config{})
-	r.start()
-	r.get("/echo")
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	var calls, closed atomic.Int64
-	for range 4 {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				res, err := client.Get("http://" + r.address + "/echo")
-				if err != nil {
-					// The listener of the old configuration closes, and with it
-					// what the kernel had queued there: so it is with any
-					// Caddyfile. Nothing was answered; clients try again.
-					closed.Add(1)
-					continue
-				}
-				text, _ := io.ReadAll(res.Body)
-				res.Body.Close()
-				if calls.Add(1); res.StatusCode != 200 {
-					t.Errorf("%d %s", res.StatusCode, text)
-				}
-			}
-		})
-	}
-	config := r.caddyfile()
-	for range 200 {
-		if err := r.load(config); err != nil {
-			t.Error(err)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	cancel()
-	wg.Wait()
-	r.requests(1, 0)
-	if calls.Load() < 200 {
-		t.Errorf("only %d calls during 200 reloads", calls.Load())
-	}
-	t.Logf("%d calls during 200 reloads; %d connections closed before an answer", calls.Load(), closed.Load())
-}
 
 // A reload that fails elsewhere leaves all as it was, keys and accounts too.
 func TestFailedReload(t *testing.T) {

@@ -40,11 +40,17 @@ func (r *portalRig) runCommand(cmd *cobra.Command, args ...string) *commandRun {
 
 func (r *portalRig) runOnScreen(cmd *cobra.Command, args ...string) *commandRun {
 	r.Helper()
-	out, w, err := os.Pipe()
+	in, typed, err := os.Pipe()
 	if err != nil {
 		r.Fatal(err)
 	}
-	in, typed, err := os.Pipe()
+	return r.runOn(in, typed, cmd, args...)
+}
+
+// runOn starts a command with a standard input, and closes that at the end.
+func (r *portalRig) runOn(in, typed *os.File, cmd *cobra.Command, args ...string) *commandRun {
+	r.Helper()
+	out, w, err := os.Pipe()
 	if err != nil {
 		r.Fatal(err)
 	}

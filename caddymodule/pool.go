@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -92,6 +93,52 @@ func (sh *shared) release(l *lease) error {
 	}
 	return sh.apply(context.Background(), sh.leases[len(sh.leases)-1])
 }
+
+var errNotStarted = errors.New("the token store isn't open; the server is starting or at its end")
+
+// opened returns the open store and the module of the configuration in force.
+func (sh *shared) opened() (StoreModule, Store, error) {
+	if sh.store == nil || len(sh.leases) == 0 {
+		return nil, nil, errNotStarted
+	}
+	return sh.leases[len(sh.leases)-1].module, sh.store, nil
+}
+
+// backup writes a copy of the store, or returns an error wrapping
+// [errUnsupported].
+func (sh *shared) backup(ctx context.Context, w io.Writer) error {
+	sh.mu.Lock()
+	module, store, err := sh.opened()
+	sh.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	b, ok := store.(BackupStore)
+	if !ok {
+		return fmt.Errorf("%w: it can't copy itself (%s)", errUnsupported, module.Describe())
+	}
+	return b.Backup(ctx, w)
+}
+
+// rekey seals the store anew and says what it did, or returns an error wrapping
+// [errUnsupported]. Configurations wait meanwhile: each says which keys there
+// are.
+func (sh *shared) rekey(ctx context.Context) (done string, err error) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	module, store, err := sh.opened()
+	if err != nil {
+		return "", err
+	}
+	m, ok := module.(RekeyModule)
+	if !ok {
+		return "", fmt.Errorf("%w: it has no key that could be changed here (%s)", errUnsupported, module.Describe())
+	}
+	return m.Rekey(ctx, store)
+}
+
+// errUnsupported tells of a store that can do no more than [Store] asks.
+var errUnsupported = errors.New("not with this store")
 
 // drain is how long the end of the process waits for a refresh under way: the
 // answer may hold the only copy of a one-time refresh token.

@@ -44,11 +44,13 @@ func (s *scene) unharmed() {
 	}
 }
 
-// Callbacks that are not what the login waits for: none makes a token request
-// (RFC 6749 §10.12, §4.1.2; RFC 9207 §2.4). Where the state is the login's, it
-// is used up.
-func TestPortalCallbackRefused(t *testing.T) {
+// F53: redirects, `iss` and `state` attacks at the callback. Expected: B.6 to
+// B.12. Best: the same. Callbacks that are not what the login waits for: none
+// makes a token request (RFC 6749 §10.12, §4.1.2; RFC 9207 §2.4). Where the
+// state is the login's, it is used up.
+func TestF53AttacksAtTheCallback(t *testing.T) {
 	s := newScene(t, sandbox.Config{})
+	attacks := 0
 	for name, c := range map[string]struct {
 		change func(callback string) string
 		want   string
@@ -83,6 +85,7 @@ func TestPortalCallbackRefused(t *testing.T) {
 	} {
 		callback := s.ada.approve(s.ada.begin("erp/ada"))
 		s.harmless(name, func() {
+			attacks++
 			if came := s.ada.finish(c.change(callback)); came != c.want {
 				t.Errorf("%s: %s, want %s", name, came, c.want)
 			}
@@ -100,7 +103,29 @@ func TestPortalCallbackRefused(t *testing.T) {
 			t.Errorf("%s, then the right callback: %s", name, came)
 		}
 	}
+
+	// Used again (B.6), brought by another browser (B.6), a code whose answer is
+	// lost (B.12).
+	callback := s.ada.approve(s.ada.begin("erp/ada"))
+	s.harmless("another browser", func() {
+		attacks++
+		if came := s.alan.finish(callback); came != "login_foreign" {
+			t.Errorf("another browser: %s", came)
+		}
+	})
+	before := s.sandbox.TokenRequests("")
+	s.sandbox.Play(sandbox.LostReply, 1)
+	if came := s.ada.finish(callback); came != "login_failed" || s.sandbox.TokenRequests("") != before+1 {
+		t.Errorf("a code whose answer is lost: %s, %d token requests", came, s.sandbox.TokenRequests("")-before)
+	}
+	s.harmless("again", func() {
+		attacks++
+		if came := s.ada.finish(callback); came != "login_unknown" {
+			t.Errorf("again: %s", came)
+		}
+	})
 	s.unharmed()
+	measured(t, 53, 0, "%d attacks: 0 token requests, 0 sessions changed, no redirect to anywhere but the portal; the right callback then works where its state was not used up", attacks)
 }
 
 // What has no state, or is no GET, isn't read as a callback at all.

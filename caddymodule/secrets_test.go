@@ -2,9 +2,12 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,8 +16,43 @@ import (
 	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
 )
 
-// Nothing secret is written anywhere in a full life at debug level.
-func TestSecretsAreNowhere(t *testing.T) {
+// F54: canary scan of log at debug level, metrics, configuration, autosave,
+// errors, profiles, database and spill. Expected: 0 hits. Best: the same (G15).
+func TestF54CanaryScan(t *testing.T) {
+	places, secrets := 0, 0
+	for name, scan := range map[string]func(*testing.T) (int, int){"password": scanPassword, "people": scanPeople} {
+		t.Run(name, func(t *testing.T) {
+			p, s := scan(t)
+			places, secrets = places+p, secrets+s
+		})
+	}
+	measured(t, 54, 0, "%d secrets of sign-ins by password, code and device, refreshes, refusals and a logout, looked for in %d places at debug level: 0 hits", secrets, places)
+}
+
+// files reads all files below directories, except those that hold a secret on
+// purpose.
+func files(t *testing.T, places map[string]string, dirs ...string) {
+	t.Helper()
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			switch filepath.Base(path) {
+			case "client_secret", "password", filepath.Base(keyFile()):
+				return nil
+			}
+			places[path] = read(t, path)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// scanPassword is a full life of an account that signs in by itself.
+func scanPassword(t *testing.T) (scanned, searched int) {
 	r := newRig(t, sandbox.Config{ClientSecret: "canary-client-secret", Password: "canary-password"})
 	r.secret("client_secret", "canary-client-secret")
 	r.secret("password", "canary-password")
@@ -73,15 +111,19 @@ func TestSecretsAreNowhere(t *testing.T) {
 	res, text := r.do("GET", "/echo", nil)
 	places["problem"] = text + fmt.Sprint(res.Header)
 	r.stop()
-	places["log"] = read(t, log)
-	places["database"] = read(t, r.dir+"/store/tokens.db")
-	places["autosave"] = read(t, caddy.ConfigAutosavePath)
+	files(t, places, r.dir, filepath.Dir(caddy.ConfigAutosavePath))
+	for _, must := range []string{log, r.dir + "/store/tokens.db", caddy.ConfigAutosavePath} {
+		if places[must] == "" {
+			t.Errorf("%s is not there", must)
+		}
+	}
 	key := strings.TrimSpace(read(t, keyFile()))
-	if !contains(places["log"], "got a token", "upstream roundtrip", "handled request") {
+	if !contains(places[log], "got a token", "upstream roundtrip", "handled request") {
 		t.Error("the log is not at debug level")
 	}
+	secrets := append(seen, "canary-client-secret", "canary-password", "_1XBPWQQ_", "_0XBPWQQ_", key, "Y2FuYXJ5")
 	for place, text := range places {
-		for _, secret := range append(seen, "canary-client-secret", "canary-password", "_1XBPWQQ_", key, "Y2FuYXJ5") {
+		for _, secret := range secrets {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s: a secret is there: %.12s…", place, secret)
 			}
@@ -93,4 +135,82 @@ func TestSecretsAreNowhere(t *testing.T) {
 	if info, err := os.Stat(r.dir + "/store/tokens.db"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Error(info.Mode(), err)
 	}
+	return len(places), len(secrets)
+}
+
+// scanPeople is a full life of accounts that people sign in for.
+func scanPeople(t *testing.T) (scanned, searched int) {
+	r := newPortalRig(t, sandbox.Config{ClientSecret: "canary-client-secret"})
+	r.secret("client_secret", "canary-client-secret")
+	log := r.logFile()
+	r.global = strings.Replace(r.global, "\tlog", "\tdebug\n\tservers {\n\t\ttrace\n\t}\n\tlog", 1)
+	r.site, r.admin = "log", freeAddress(t)
+	r.accounts = "account tv {\n\t\t\t" + r.endpoints() + "\n\t\t\tgrant device_code\n\t\t}\n\t\taccount machine {\n\t\t\t" +
+		r.endpoints() + "\n\t\t\tgrant client_credentials\n\t\t}"
+	r.extra = "http://:0 {\n\tbind 127.0.0.1\n\tbearer_proxy tv/x " + r.api + "\n}\n"
+	if err := r.load(strings.Replace(r.caddyfile(), "persist_config off", "", 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.Cleanup(r.stop)
+	secrets := map[string]string{}
+	ada, alan := r.browser("ada"), r.browser("alan")
+	alan.page("")
+	sign := func() {
+		callback := ada.approve(ada.begin("erp/ada"))
+		for _, name := range []string{"code", "state"} {
+			secrets[parameter(t, callback, name)] = name
+		}
+		alan.finish(callback) // foreign
+		ada.finish(callback)
+		ada.finish(callback) // used
+	}
+	sign()
+	secrets[r.tokenOf("erp/ada")] = "access token"
+	r.sandbox.RevokeAccessTokens()
+	if ada.whose() == "" { // refused, refreshed, replayed
+		t.Error("no token")
+	}
+	secrets[r.tokenOf("erp/ada")] = "access token"
+	r.sandbox.Play(sandbox.LostReply, 1)
+	sign()
+	sign()
+	secrets[r.tokenOf("erp/ada")] = "access token"
+	secrets[r.tokenOf("machine")] = "access token"
+	_ = ada.redirected(ada.press("login", "tv/ada"))
+	secrets[ada.cookie()], secrets[alan.cookie()], secrets[csrf(ada.cookie())] = "cookie", "cookie", "csrf"
+	places := map[string]string{}
+	for _, path := range []string{"/config/", "/bearer/status", "/metrics", "/debug/pprof/goroutine?debug=2"} {
+		res, err := client.Get("http://" + r.admin + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		places[path] = string(text)
+	}
+	ada.press("logout", "erp/ada")
+	r.stop()
+	files(t, places, r.dir, filepath.Dir(caddy.ConfigAutosavePath))
+	r.reload() // for the end of the rig
+	for _, part := range []string{"upstream roundtrip", "a person logged in", "refused a callback", "logged out", "client_credentials"} {
+		if !strings.Contains(places[log], part) {
+			t.Errorf("%q isn't in the log", part)
+		}
+	}
+	delete(secrets, "")
+	for place, text := range places {
+		for secret, what := range secrets {
+			for _, form := range []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret)), secret[:len(secret)/2]} {
+				if len(secret) < 16 || strings.Contains(text, form) {
+					t.Errorf("%s: the %s is there, or too short to look for", place, what)
+				}
+			}
+		}
+		for _, form := range []string{"canary-client-secret", "Y2FuYXJ5", "_1XBPWQQ_", "_0XBPWQQ_"} {
+			if strings.Contains(text, form) {
+				t.Errorf("%s: %s is there", place, form)
+			}
+		}
+	}
+	return len(places), len(secrets) + 3
 }

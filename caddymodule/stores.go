@@ -1,64 +1,18 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"log/slog"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 	"github.com/caddy-bearer/caddy-bearer/internal/store"
 )
-
-// What a [StoreModule] names, so that one can be written elsewhere.
-type (
-	// Store keeps tokens; its contract is with the type.
-	Store = oauth.Store
-	// StoreKey names a session in a [Store].
-	StoreKey = oauth.Key
-	// StoreEntry is what a [Store] keeps for a key.
-	StoreEntry = oauth.Entry
-)
-
-// Errors of a [Store], by its contract.
-var (
-	ErrNotFound    = oauth.ErrNotFound
-	ErrConflict    = oauth.ErrConflict
-	ErrStoreClosed = oauth.ErrStoreClosed
-	ErrStoreInUse  = oauth.ErrStoreInUse
-	ErrUnreadable  = oauth.ErrUnreadable
-)
-
-// A StoreModule is a guest module in the namespace bearer.stores: it says
-// where tokens are kept. It is provisioned as any module, without touching the
-// store: configurations are provisioned to be validated, too.
-type StoreModule interface {
-	caddy.Module
-
-	// PoolKey identifies the store in this process: two configurations with
-	// the same key share one open store. Nothing that may change by a reload
-	// belongs into it.
-	PoolKey() string
-
-	// Open opens the store. It is called when a configuration starts and no
-	// store of its pool key is open.
-	Open(ctx context.Context) (Store, error)
-
-	// Configure applies what the configuration says of the store, keys for
-	// instance, to a store that Open of this or of an earlier configuration
-	// with the same pool key has returned. If it returns an error, the store
-	// must serve as before.
-	Configure(ctx context.Context, s Store) error
-
-	// Describe tells an operator in a few words where the tokens are kept. It
-	// holds no secret.
-	Describe() string
-}
 
 // BoltStore keeps the tokens in a bbolt database: one file, sealed value by
 // value with AES-256-GCM. One process at a time can have it open.
@@ -78,27 +32,69 @@ type BoltStore struct {
 	// Key.
 	OldKey string `json:"old_key,omitempty"`
 
-	path string
-	keys store.Keys
+	// Spill is a small file that has the newest tokens once more: a full disk, a
+	// damaged database or one that a power cut set back loses nothing. Best on
+	// another file system, in a directory that only Caddy may write to. Default:
+	// the database's path with `.spill` behind it. A reload can't change it.
+	Spill string `json:"spill,omitempty"`
+
+	// Instance is the directory of a marker by which a copied or restored store
+	// is noticed: its refresh tokens may be spent and aren't used until `caddy
+	// bearer adopt`. It must last as long as the store does, and must not be
+	// copied with it. Default: `bearer` in Caddy's configuration directory. A
+	// reload can't change it.
+	Instance string `json:"instance,omitempty"`
+
+	// AllowNetworkFS takes a path on NFS, SMB, FUSE or the like, where another
+	// machine may reach the file and its lock may not hold.
+	AllowNetworkFS bool `json:"allow_network_fs,omitempty"`
+
+	place store.Place
+	keys  store.Keys
+	log   *slog.Logger
 }
 
 func (*BoltStore) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "bearer.stores.bbolt", New: func() caddy.Module { return new(BoltStore) }}
 }
 
-// Provision reads the keys. It doesn't open the store.
-func (b *BoltStore) Provision(caddy.Context) error {
+// Provision resolves the paths and reads the keys. It doesn't open the store.
+func (b *BoltStore) Provision(ctx caddy.Context) error {
+	b.log = ctx.Slogger()
+	if err := b.locate(); err != nil {
+		return err
+	}
+	return b.readKeys()
+}
+
+// locate finds out where the files are.
+func (b *BoltStore) locate() error {
 	repl := caddy.NewReplacer()
-	path, err := repl.ReplaceOrErr(b.Path, true, true)
-	if err != nil {
-		return fmt.Errorf("store path: %w", err)
+	place := store.Place{NetworkFS: b.AllowNetworkFS}
+	for _, p := range []struct {
+		what, path, fallback string
+		to                   *string
+	}{
+		{"path", b.Path, filepath.Join(caddy.AppDataDir(), "bearer", "tokens.db"), &place.Database},
+		{"spill", b.Spill, "", &place.Spill},
+		{"instance", b.Instance, filepath.Join(caddy.AppConfigDir(), "bearer"), &place.Instance},
+	} {
+		path, err := repl.ReplaceOrErr(p.path, true, true)
+		if path = cmp.Or(path, p.fallback); err == nil && path != "" {
+			*p.to, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return fmt.Errorf("store %s: %w", p.what, err)
+		}
 	}
-	if path == "" {
-		path = filepath.Join(caddy.AppDataDir(), "bearer", "tokens.db")
+	if place.Spill = cmp.Or(place.Spill, place.Database+".spill"); place.Spill == place.Database {
+		return fmt.Errorf("store spill: it is the database, %s; give it a path of its own", place.Database)
 	}
-	if b.path, err = filepath.Abs(path); err != nil {
-		return fmt.Errorf("store path: %w", err)
-	}
+	b.place = place
+	return nil
+}
+
+func (b *BoltStore) readKeys() (err error) {
 	if b.keys.Current, err = readKey(b.Key); err != nil {
 		return fmt.Errorf("store key: %w", err)
 	}
@@ -129,99 +125,50 @@ func readKey(text string) (store.Key, error) {
 }
 
 // PoolKey is the clean absolute path.
-func (b *BoltStore) PoolKey() string { return b.path }
+func (b *BoltStore) PoolKey() string { return b.place.Database }
 
 // Open opens the database, and makes a key if it needs one.
 func (b *BoltStore) Open(ctx context.Context) (Store, error) {
-	db, err := store.OpenBolt(b.path)
+	d, err := store.Open(b.place)
 	if err != nil {
 		return nil, err
 	}
-	s := store.NewSealed(db, store.Keys{})
-	if err := b.Configure(ctx, s); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := b.Configure(ctx, d); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
-	return s, nil
+	return d, nil
 }
 
 // Configure puts the keys in force, after it made sure that they open every
 // record.
 func (b *BoltStore) Configure(ctx context.Context, s Store) error {
-	sealed := s.(*store.Sealed)
+	d := s.(*store.Durable)
+	if is := d.Place(); is.Spill != b.place.Spill || is.Instance != b.place.Instance {
+		return fmt.Errorf("the store is open with spill %s and instance %s; a reload can't change them: stop the server, move the files and start it",
+			is.Spill, is.Instance)
+	}
 	keys := b.keys
 	if keys.Current.IsZero() {
-		empty, err := sealed.Empty(ctx)
+		empty, err := d.Empty(ctx)
 		if err != nil {
 			return err
 		}
-		if keys.Current, err = keptKey(empty); err != nil {
+		if keys, err = keptKeys(empty); err != nil {
 			return err
 		}
+		if len(keys.Old) > 0 {
+			b.log.Warn("a change of the store's key was interrupted; all tokens can be read, and `caddy bearer rekey` finishes it", "key", keyFile())
+		}
 	}
-	return sealed.UseKeys(ctx, keys)
+	return d.UseKeys(ctx, keys)
 }
 
 // Describe tells where the tokens and their key are.
 func (b *BoltStore) Describe() string {
 	if b.Key != "" {
-		return b.path + ", sealed with the configured key"
+		return b.place.Database + ", sealed with the configured key"
 	}
-	return b.path + ", sealed with the key in " + keyFile()
-}
-
-// keyFile is where a key is kept that nobody configured.
-func keyFile() string { return filepath.Join(caddy.AppConfigDir(), "bearer", "store.key") }
-
-// keptKey reads the kept key, or makes one if mayMake.
-func keptKey(mayMake bool) (store.Key, error) {
-	file := keyFile()
-	text, err := os.ReadFile(file)
-	switch {
-	case err == nil:
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
-			return store.Key{}, fmt.Errorf("the store's key %s can be read by others; run: chmod 600 %s", file, file)
-		}
-		key, err := store.ParseKey(string(text))
-		if err != nil {
-			return key, fmt.Errorf("reading %s: %w", file, err)
-		}
-		return key, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return store.Key{}, fmt.Errorf("reading the store's key: %w", err)
-	case !mayMake:
-		return store.Key{}, fmt.Errorf("the store holds tokens, but its key %s is gone; bring it back or configure the store's key; to start anew, move the database away", file)
-	}
-	key := store.NewKey()
-	if err := keepKey(file, key); err != nil {
-		return key, fmt.Errorf("keeping the store's key: %w", err)
-	}
-	return key, nil
-}
-
-// keepKey writes a key so that its file is there whole or not at all, and is
-// nobody else's already.
-func keepKey(file string, key store.Key) error {
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, "store.key.*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = fmt.Fprintln(f, key.Text())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), file); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return b.place.Database + ", sealed with the key in " + keyFile()
 }
 
 // UnmarshalCaddyfile reads
@@ -230,6 +177,9 @@ func keepKey(file string, key store.Key) error {
 //		path    <file>
 //		key     <base64>
 //		old_key <base64>
+//		spill   <file>
+//		instance <directory>
+//		allow_network_fs
 //	}
 func (b *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
@@ -237,9 +187,12 @@ func (b *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	return block(d, "store bbolt", map[string]func(*caddyfile.Dispenser) error{
-		"path":    word(&b.Path),
-		"key":     word(&b.Key),
-		"old_key": word(&b.OldKey),
+		"path":             word(&b.Path),
+		"key":              word(&b.Key),
+		"old_key":          word(&b.OldKey),
+		"spill":            word(&b.Spill),
+		"instance":         word(&b.Instance),
+		"allow_network_fs": toggle(&b.AllowNetworkFS),
 	}, nil)
 }
 
@@ -274,7 +227,8 @@ func (*MemoryStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 var (
-	_ StoreModule           = (*BoltStore)(nil)
+	_ RekeyModule           = (*BoltStore)(nil)
+	_ BackupStore           = (*store.Durable)(nil)
 	_ caddy.Provisioner     = (*BoltStore)(nil)
 	_ caddyfile.Unmarshaler = (*BoltStore)(nil)
 	_ StoreModule           = (*MemoryStore)(nil)

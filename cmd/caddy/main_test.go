@@ -202,9 +202,10 @@ func checkRotation(t *testing.T, sb *sandbox.Sandbox) {
 	}
 }
 
-// A second server on the same store doesn't start, and asks nobody.
-func TestSecondServerRefused(t *testing.T) {
-	sb := sandbox.New(sandbox.Config{})
+// F15: two processes, the same store. Expected: the second exits with a code and
+// a message, without any request to the authorization server. Best: 0.
+func TestF15TwoProcessesSameStore(t *testing.T) {
+	sb := sandbox.New(sandbox.Config{TokenLifetime: time.Second})
 	servers, err := sb.Listen()
 	if err != nil {
 		t.Fatal(err)
@@ -212,23 +213,61 @@ func TestSecondServerRefused(t *testing.T) {
 	defer servers.Close()
 	p := newProxy(t, servers)
 	p.start()
-	if res, err := http.Get("http://" + p.address + "/echo"); err != nil || res.StatusCode != 200 {
-		t.Fatal(res, err)
+	calls, failed := 0, 0
+	call := func() {
+		res, err := http.Get("http://" + p.address + "/echo")
+		if calls++; err != nil || res.StatusCode != 200 {
+			failed++
+			t.Error(res, err)
+			return
+		}
+		res.Body.Close()
 	}
+	call()
 	text, err := os.ReadFile(p.dir + "/Caddyfile")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(p.address)
-	other := strings.NewReplacer("admin.sock", "admin2.sock", ":"+port+" {", ":0 {").Replace(string(text))
+	other := strings.NewReplacer("admin.sock", "admin2.sock", ":"+port+" {", ":0 {", "client_id sandbox-client", "client_id second-client").Replace(string(text))
 	p.write("Caddyfile2", other)
-	out, err := p.command("run", "--config", p.dir+"/Caddyfile2").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "in use") {
+	begin := time.Now()
+	second := p.command("run", "--config", p.dir+"/Caddyfile2")
+	out := new(bytes.Buffer)
+	second.Stdout, second.Stderr = out, out
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- second.Wait() }()
+	for running := true; running; { // nobody notices while the second one tries
+		select {
+		case err = <-ended:
+			running = false
+		case <-time.After(100 * time.Millisecond):
+			call()
+		}
+	}
+	took := time.Since(begin)
+	if err == nil || !strings.Contains(out.String(), "in use") || !strings.Contains(out.String(), "tokens.db") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if n := sb.TokenRequests(""); n != 1 {
-		t.Errorf("%d token requests, want 1", n)
+	if took > 20*time.Second {
+		t.Errorf("it ended after %v", took)
 	}
+	call()
+	seconds := 0
+	for _, e := range sb.Events() {
+		if e.Kind == sandbox.KindToken && e.ClientID != "sandbox-client" {
+			seconds++
+		}
+	}
+	if seconds > 0 || sb.TokenRequests("password") != 1 {
+		t.Errorf("%d token requests of the second process, %d sign-ins", seconds, sb.TokenRequests("password"))
+	}
+	checkRotation(t, sb)
+	t.Logf("F15: severity 0; the second process ended after %v with exit code %d and the name of the file, %d token requests; %d of %d calls through the first one failed",
+		took.Round(time.Millisecond), second.ProcessState.ExitCode(), seconds, failed, calls)
 }
 
 // The commands, as an operator types them.
