@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -119,7 +120,7 @@ func (s *Session) admitted(a *Account, f *flight) (verdict, bool) {
 	if err != nil {
 		return verdict{err: ErrUnavailable, detail: err.Error(), backOff: true}, false
 	}
-	status, detail, pause := client.probe(ctx)
+	status, detail, pause := s.server.prober.probe(ctx, client, s.sessions.now)
 	f.probed = detail == "" && c.alive(status)
 	s.log().Debug("probe of the token endpoint", "alive", f.probed, "status", status)
 	if f.probed {
@@ -136,6 +137,56 @@ func (s *Session) noteAnswer(f *flight, again bool, a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.circuit = s.circuit.after(a, again, f.probed, s.sessions.now())
+}
+
+// probeHolds is how long the answer to a probe counts for other sessions.
+const probeHolds = 5 * time.Second
+
+// A prober makes the probes of all sessions of an account: thousands of users
+// who wait for one server cost it no more than one.
+type prober struct {
+	mu   sync.Mutex
+	last *probing
+}
+
+// A probing is one probe; its answer is there once done is closed.
+type probing struct {
+	done   chan struct{}
+	until  instant // set with the answer, as it is
+	status int
+	detail string
+	pause  time.Duration
+}
+
+func (p *prober) probe(ctx context.Context, c *Client, now func() instant) (status int, detail string, pause time.Duration) {
+	p.mu.Lock()
+	last := p.last
+	if mine := last == nil || last.over(now()); mine {
+		last = &probing{done: make(chan struct{})}
+		p.last = last
+		p.mu.Unlock()
+		last.status, last.detail, last.pause = c.probe(ctx)
+		p.mu.Lock()
+		last.until = now().add(probeHolds)
+		close(last.done)
+	}
+	p.mu.Unlock()
+	select {
+	case <-last.done:
+		return last.status, last.detail, last.pause
+	case <-ctx.Done():
+		return 0, "the token endpoint could not be reached: time-out", 0
+	}
+}
+
+// over reports whether the answer doesn't count any more.
+func (p *probing) over(now instant) bool {
+	select {
+	case <-p.done:
+		return !now.before(p.until)
+	default:
+		return false
+	}
 }
 
 // probe asks whether the token endpoint lives, with a request that has nothing

@@ -1,7 +1,11 @@
 package oauth
 
 import (
+	"context"
+	"net/http"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -122,3 +126,49 @@ func TestCircuitHour(t *testing.T) {
 		}
 	}
 }
+
+// Thousands of users who wait for one server cost it one probe at a time, and
+// one in probeHolds.
+func TestProbesAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin, asked := time.Now(), 0
+		var mu sync.Mutex
+		c := &Client{TokenEndpoint: "http://as.test/token", Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+			mu.Lock()
+			asked++
+			mu.Unlock()
+			time.Sleep(time.Second)
+			return &http.Response{StatusCode: 503, Body: http.NoBody}, nil
+		})}
+		now := func() instant { return instant{time.Now().Round(0), time.Since(begin)} }
+		var p prober
+		var work sync.WaitGroup
+		for i := range 5000 {
+			work.Go(func() {
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond) // 50 s in all
+				if status, detail, _ := p.probe(t.Context(), c, now); status != 503 || detail != "" {
+					t.Errorf("status %d, detail %q", status, detail)
+				}
+			})
+		}
+		work.Wait()
+		if asked < 8 || asked > 9 { // each takes 1 s and counts for 5 s
+			t.Errorf("%d probes in 50 s", asked)
+		}
+
+		// Who can't wait for another's probe goes away.
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		time.Sleep(time.Minute)
+		go p.probe(t.Context(), c, now)
+		synctest.Wait()
+		if _, detail, _ := p.probe(ctx, c, now); detail == "" {
+			t.Error("an answer came from nowhere")
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -74,7 +74,7 @@ func TestF41ClockJumpsWhileRunning(t *testing.T) {
 }
 
 // Nothing that waits for its time waits longer because the clock went back.
-func TestF41NothingIsStuck(t *testing.T) {
+func TestClockJumpsLeaveNothingStuck(t *testing.T) {
 	t.Parallel()
 	for name, jump := range jumps {
 		t.Run(name, func(t *testing.T) {
@@ -273,7 +273,7 @@ func TestF42ClockJumpsWhileDown(t *testing.T) {
 }
 
 // The keep-alive of a user who is in the store alone.
-func TestF42ClockJumpsWhileDownForUsers(t *testing.T) {
+func TestClockJumpsWhileDownForUsers(t *testing.T) {
 	t.Parallel()
 	for name, jump := range jumps {
 		t.Run(name, func(t *testing.T) {
@@ -295,7 +295,7 @@ func TestF42ClockJumpsWhileDownForUsers(t *testing.T) {
 }
 
 // Metadata that a wrong clock dated years ahead is fetched again all the same.
-func TestF42ClockJumpsWhileDownForMetadata(t *testing.T) {
+func TestClockJumpsWhileDownForMetadata(t *testing.T) {
 	t.Parallel()
 	for _, jump := range []time.Duration{-day / 2, -10 * year} {
 		playLogin(t, oidcServer, func(r *loginRig) {
@@ -400,13 +400,13 @@ func TestF43SuspendedForEightHours(t *testing.T) {
 // at most one extra refresh for each jump.
 func TestG09ClockJumps(t *testing.T) {
 	t.Parallel()
-	usual := inUse2h(t, func(*rig) {})
+	usual, extra := inUse2h(t, func(*rig) {}), 0
 	for _, name := range []string{"+1 day", "-1 day", "+10 years", "-10 years"} {
 		u := inUse2h(t, func(r *rig) { r.clocks.set(jumps[name]) })
 		if u.refreshes > usual.refreshes+1 || u.failed > 0 {
 			t.Errorf("%s: %v; usually %v", name, u, usual)
 		}
-		t.Logf("G9: %s: %v; usually %v", name, u, usual)
+		extra = max(extra, u.refreshes-usual.refreshes)
 	}
 	// A clock that never stands still: each jump may cost one.
 	const many = 40
@@ -419,5 +419,6 @@ func TestG09ClockJumps(t *testing.T) {
 	if u.refreshes > usual.refreshes+many || u.failed > 0 {
 		t.Errorf("%d jumps: %v; usually %v", many, u, usual)
 	}
-	t.Logf("G9: %d jumps by years in 40 min: %v; usually %v", many, u, usual)
+	t.Logf("G9: at most %d extra refreshes for a jump by ±1 day or ±10 years, no call failed, no login; %d jumps by years in 40 min: %v, usually %v",
+		extra, many, u, usual)
 }

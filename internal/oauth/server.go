@@ -15,6 +15,7 @@ import (
 type server struct {
 	sessions *Sessions
 	key      Key
+	prober   prober
 
 	first      chan struct{} // full while metadata is fetched for the first time
 	mu         sync.Mutex    // never held while the network is asked
