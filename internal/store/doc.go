@@ -1,5 +1,5 @@
-// Package store keeps sessions: in a bbolt file ([Bolt]) or in memory
-// ([Memory]), and sealed with AES-256-GCM whatever the engine ([Sealed]). All
-// three implement [oauth.Store]; package storetest holds the suite that every
+// Package store keeps sessions: [Durable] in a bbolt file and once more in a
+// spill, sealed with AES-256-GCM; [Memory] until the process ends. Both
+// implement [oauth.Store]; package storetest holds the suite that every
 // implementation has to pass.
 package store

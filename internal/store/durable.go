@@ -234,8 +234,9 @@ func (d *Durable) Instance() string {
 	return d.marker.instance
 }
 
-// Path returns the absolute path of the database.
-func (d *Durable) Path() string { return d.place.Database }
+// Place tells where the files are, with all paths absolute and no default left
+// open.
+func (d *Durable) Place() Place { return d.place }
 
 // Close tries once more to mend what is missing, waits for the calls under way
 // and releases the files. It doesn't wait for the holders of locks.
