@@ -28,7 +28,7 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 	latch := newLatch(a, r.Latch)
 	failpoint.Hit("intent-unsaved")
 	if !s.saveIntent(ctx, r) {
-		return verdict{again: true}
+		return f.overtake()
 	}
 	failpoint.Hit("intent-saved")
 
@@ -45,7 +45,7 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 	s.rest(nextMove(r, a.rule(r)), s.sessions.now()) // a pause that begins does so on both clocks
 	wins := c.move == moveLogin || answer.Outcome == Granted || answer.Outcome == Unusable
 	if !s.saveResult(context.WithoutCancel(ctx), r, wins) {
-		return verdict{again: true}
+		return f.overtake()
 	}
 	failpoint.Hit("result-saved")
 	if answer.Outcome == Granted {
@@ -55,6 +55,16 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 			"expires_in", answer.Lifetime, "new_refresh_token", !answer.Tokens.RefreshToken.Empty())
 	}
 	return v
+}
+
+// overtake is what follows when somebody else saved the session's entry: a new
+// decision, unless that happens again and again.
+func (f *flight) overtake() verdict {
+	const most = 5
+	if f.overtaken++; f.overtaken > most {
+		return verdict{err: ErrStoreUnavailable, detail: "the session's entry is changed all the time by somebody else", backOff: true}
+	}
+	return verdict{again: true}
 }
 
 // mayMove reports whether a move can be made now, or why not.

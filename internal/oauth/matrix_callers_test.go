@@ -2,6 +2,7 @@ package oauth_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,6 +35,20 @@ func (r *rig) another(st oauth.Store, a *oauth.Account) *oauth.Session {
 		}
 	})
 	return s
+}
+
+// durable gives the rig a store in files, as the program has it.
+func (r *rig) durable(path string, key store.Key) *store.Durable {
+	r.Helper()
+	d, err := store.Open(store.Place{Database: path})
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := d.UseKeys(r.Context(), store.Keys{Current: key}); err != nil {
+		r.Fatal(errors.Join(err, d.Close()))
+	}
+	r.store = d
+	return d
 }
 
 // F37: invalid_grant for an older generation than the store has. Expected: read
@@ -211,14 +226,6 @@ func TestF52OddRefreshTokens(t *testing.T) {
 	}
 	play(t, sandbox.Config{}, func(r *rig) {
 		path, key := filepath.Join(t.TempDir(), "data", "tokens.db"), store.NewKey()
-		open := func() *store.Bolt {
-			b, err := store.OpenBolt(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.store = store.NewSealed(b, store.Keys{Current: key})
-			return b
-		}
 		given, sent := 0, []string(nil)
 		r.between(func(w http.ResponseWriter, req *http.Request) bool {
 			body, _ := io.ReadAll(req.Body)
@@ -233,7 +240,7 @@ func TestF52OddRefreshTokens(t *testing.T) {
 			return true
 		})
 		for range odd { // each over a restart
-			b := open()
+			d := r.durable(path, key)
 			s := r.start(r.account())
 			if _, err := s.Token(r.Context()); err != nil {
 				t.Fatal(err)
@@ -242,7 +249,9 @@ func TestF52OddRefreshTokens(t *testing.T) {
 				t.Error(err)
 			}
 			r.stop()
-			_ = b.Close()
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if len(sent) != len(odd) {
 			t.Errorf("%d refreshes, want %d", len(sent), len(odd))
@@ -319,17 +328,15 @@ func TestG13WrongPasswordOver100Restarts(t *testing.T) {
 			if i == restarts/2 {
 				password.set("also wrong")
 			}
-			b, err := store.OpenBolt(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.store = store.NewSealed(b, store.Keys{Current: key})
+			d := r.durable(path, key)
 			s := r.start(a)
 			r.fails(s, oauth.ErrCredentialsRejected)
 			after(time.Minute)
 			r.fails(s, oauth.ErrCredentialsRejected)
 			r.stop()
-			_ = b.Close()
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		r.requests(2, 0)
 		t.Logf("G13: %d attempts with 2 wrong passwords over %d restarts", r.sandbox.TokenRequests(""), restarts)

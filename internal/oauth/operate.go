@@ -74,7 +74,7 @@ func (s *Session) Import(ctx context.Context, refreshToken Secret) error {
 func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error {
 	a := s.account.Load()
 	var old record
-	err := s.replace(ctx, a, func(was record) (record, bool) {
+	err := s.replace(ctx, a, s.saveOrFail, func(was record) (record, bool) {
 		old = was
 		now := s.sessions.now().wall
 		return record{
@@ -90,7 +90,14 @@ func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error 
 	}
 	err = s.refresh(ctx, flight{forced: true, idle: true})
 	refused := false
-	back := s.replace(ctx, a, func(now record) (record, bool) {
+	// What was there must not be lost with a store that can't be written now.
+	keep := func(ctx context.Context, rs records) error {
+		state := s.known()
+		state.records = rs
+		s.save(ctx, state)
+		return nil
+	}
+	back := s.replace(ctx, a, keep, func(now record) (record, bool) {
 		refused = now.Dead != nil || now.Doubt != nil
 		return old, refused
 	})
@@ -100,9 +107,9 @@ func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error 
 	return err
 }
 
-// replace stores what by makes of the session's record, if anything, and puts
+// replace saves what by makes of the session's record, if anything, and puts
 // its token into use.
-func (s *Session) replace(ctx context.Context, a *Account, by func(record) (record, bool)) error {
+func (s *Session) replace(ctx context.Context, a *Account, save func(context.Context, records) error, by func(record) (record, bool)) error {
 	unlock, err := s.sessions.store.Lock(ctx, s.key)
 	if err != nil {
 		return err
@@ -115,7 +122,7 @@ func (s *Session) replace(ctx context.Context, a *Account, by func(record) (reco
 	if !ok {
 		return nil
 	}
-	if err := s.saveOrFail(ctx, s.known().records.with(r)); err != nil {
+	if err := save(ctx, s.known().records.with(r)); err != nil {
 		return err
 	}
 	t := s.tokenOf(a, r)

@@ -21,6 +21,8 @@ type flight struct {
 	idle bool
 	// login: sign in, whatever was refused before.
 	login bool
+	// overtaken counts the times that somebody else saved the session's entry.
+	overtaken int
 	// tried: it made a token request, so that what is saved now is its own.
 	tried bool
 	// probed: a probe found the server alive.

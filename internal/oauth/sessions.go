@@ -238,5 +238,28 @@ func (ss *Sessions) Close(ctx context.Context) error {
 	if ss.store == nil {
 		return nil
 	}
+	ss.saveLast()
 	return ss.store.Close()
+}
+
+// saveLast tries once more to save what is in memory only: it ends with the
+// process.
+func (ss *Sessions) saveLast() {
+	ctx, cancel := context.WithTimeout(context.Background(), saveAgain)
+	defer cancel()
+	last := func(s *Session) {
+		if !s.known().unsaved {
+			return
+		}
+		if unlock, err := ss.store.Lock(ctx, s.key); err == nil {
+			_ = s.load(ctx) // settles what comes of it
+			unlock()
+		}
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, s := range ss.every {
+		last(s)
+	}
+	ss.users.byKey.Range(func(_, s any) bool { last(s.(*Session)); return true })
 }

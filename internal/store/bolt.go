@@ -18,7 +18,7 @@ import (
 )
 
 // Bolt is a store in one bbolt file, which one process at a time has open. It
-// keeps values as they are given: wrap it in [Sealed].
+// keeps values as they are given; [Durable] seals them.
 //
 // A write that fails leaves it open whether it took effect. The file is then
 // opened anew before the next call, so that a Load after a failed Save tells

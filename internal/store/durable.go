@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
@@ -51,50 +54,85 @@ func (d *Durable) Load(ctx context.Context, key oauth.Key) (oauth.Entry, error) 
 	if err != nil {
 		return oauth.Entry{Generation: e.Generation}, fmt.Errorf("loading %q: %w", key, err)
 	}
-	return e, nil
+	return e.Entry, nil
 }
 
 // load returns the newest entry of a key, opened. d.mu is held.
-func (d *Durable) load(ctx context.Context, key oauth.Key) (oauth.Entry, error) {
+func (d *Durable) load(ctx context.Context, key oauth.Key) (numbered, error) {
 	if err := d.usable(ctx); err != nil {
-		return oauth.Entry{}, err
+		return numbered{}, err
 	}
 	if d.ring.Load() == nil {
-		return oauth.Entry{}, errors.New("the store has no keys yet")
+		return numbered{}, errNoKeys
 	}
 	e, err := d.inDatabase(ctx, key)
-	if _, differs := d.differ[key]; !differs && (err == nil || errors.Is(err, oauth.ErrNotFound)) {
+	_, differs := d.differ[key]
+	newer := d.spill != nil && d.spill.newest(key) > e.sequence // bbolt stepped back while it was open
+	if !differs && !newer && (err == nil || errors.Is(err, oauth.ErrNotFound)) {
 		return e, err
 	}
-	if spilled, ok := d.inSpill(key); ok && (err != nil || spilled.Generation > e.Generation) {
+	if spilled, ok := d.inSpill(key); ok && (err != nil || spilled.sequence > e.sequence) {
 		return spilled, nil
 	}
 	return e, err
 }
 
-// inDatabase returns the entry that the database has, opened. If it can't be
-// opened the generation is set nevertheless.
-func (d *Durable) inDatabase(ctx context.Context, key oauth.Key) (oauth.Entry, error) {
+var errNoKeys = errors.New("the store has no keys yet")
+
+// A numbered entry knows the number of its save, counted over all keys. It
+// decides which of two is the newer one: generations begin anew when a session
+// was deleted.
+type numbered struct {
+	oauth.Entry
+	sequence uint64
+}
+
+// The number is sealed with the value, behind a byte that no value of earlier
+// releases began with.
+const (
+	numberMark = 1
+	numberSize = 1 + 8
+)
+
+func (d *Durable) seal(key oauth.Key, e numbered) (oauth.Entry, error) {
+	value := binary.BigEndian.AppendUint64([]byte{numberMark}, e.sequence)
+	sealed, err := d.ring.Load().seal(key, oauth.Entry{Generation: e.Generation, Value: append(value, e.Value...)})
+	return oauth.Entry{Generation: e.Generation, Value: sealed}, err
+}
+
+// open is the inverse of seal. The generation is set even if it fails.
+func (d *Durable) open(key oauth.Key, sealed oauth.Entry) (numbered, error) {
+	e := numbered{Entry: oauth.Entry{Generation: sealed.Generation}}
+	value, err := d.ring.Load().open(key, sealed)
+	if err != nil {
+		return e, err
+	}
+	if e.Value = value; len(value) >= numberSize && value[0] == numberMark {
+		e.sequence, e.Value = binary.BigEndian.Uint64(value[1:]), value[numberSize:]
+	}
+	return e, nil
+}
+
+// inDatabase returns the entry that the database has, opened.
+func (d *Durable) inDatabase(ctx context.Context, key oauth.Key) (numbered, error) {
 	e, err := d.bolt.Load(ctx, key)
 	if err != nil {
-		return oauth.Entry{}, err
+		return numbered{}, err
 	}
-	e.Value, err = d.ring.Load().open(key, e)
-	return e, err
+	return d.open(key, e)
 }
 
 // inSpill returns the newest entry of the spill that can be opened.
-func (d *Durable) inSpill(key oauth.Key) (oauth.Entry, bool) {
+func (d *Durable) inSpill(key oauth.Key) (numbered, bool) {
 	if d.spill == nil {
-		return oauth.Entry{}, false
+		return numbered{}, false
 	}
 	for _, img := range d.spill.images(key) {
-		e := oauth.Entry{Generation: img.generation, Value: img.value}
-		if value, err := d.ring.Load().open(key, e); err == nil {
-			return oauth.Entry{Generation: e.Generation, Value: value}, true
+		if e, err := d.open(key, oauth.Entry{Generation: img.generation, Value: img.value}); err == nil {
+			return e, true
 		}
 	}
-	return oauth.Entry{}, false
+	return numbered{}, false
 }
 
 // Save implements [oauth.Store].
@@ -115,25 +153,25 @@ func (d *Durable) save(ctx context.Context, key oauth.Key, e oauth.Entry) error 
 		if err := mayFollow(stored.Generation, e.Generation); err != nil {
 			return err
 		}
-	case d.usable(ctx) != nil || d.spill == nil:
+	case d.usable(ctx) != nil || d.spill == nil || err == errNoKeys:
 		return err
 	}
 	// Otherwise the database can't be asked and the spill has nothing: it is new.
-	sealed, err := d.ring.Load().seal(key, e)
+	return d.write(key, e)
+}
+
+// write puts an entry into both files; one is enough. It can't be broken off:
+// half of it would have to be mended.
+func (d *Durable) write(key oauth.Key, e oauth.Entry) error {
+	d.sequence++
+	sealed, err := d.seal(key, numbered{e, d.sequence})
 	if err != nil {
 		return err
 	}
 	failpoint.Hit("entry-sealed")
-	return d.write(key, oauth.Entry{Generation: e.Generation, Value: sealed})
-}
-
-// write puts a sealed entry into both files; one is enough. It can't be broken
-// off: half of it would have to be mended.
-func (d *Durable) write(key oauth.Key, sealed oauth.Entry) error {
-	d.sequence++
-	spillErr := d.toSpill(key, sealed)
+	spillErr := d.toSpill(key, sealed, d.sequence)
 	failpoint.Hit("spill-saved")
-	boltErr := d.toDatabase(key, sealed)
+	boltErr := d.toDatabase(key, sealed, d.sequence)
 	failpoint.Hit("database-saved")
 	if spillErr == nil && boltErr == nil {
 		delete(d.differ, key)
@@ -142,7 +180,7 @@ func (d *Durable) write(key oauth.Key, sealed oauth.Entry) error {
 	}
 	d.suffer(boltErr, spillErr)
 	if spillErr != nil && boltErr != nil {
-		return errors.Join(boltErr, spillErr)
+		return fmt.Errorf("%w\n%v", boltErr, spillErr) // the spill's conflict isn't the caller's
 	}
 	if d.marker != nil {
 		failpoint.Hit("marker-behind")
@@ -152,16 +190,16 @@ func (d *Durable) write(key oauth.Key, sealed oauth.Entry) error {
 	return nil
 }
 
-func (d *Durable) toSpill(key oauth.Key, sealed oauth.Entry) error {
+func (d *Durable) toSpill(key oauth.Key, sealed oauth.Entry, sequence uint64) error {
 	if d.spill == nil {
 		return errNoSpill
 	}
-	return d.spill.save(image{key: key, generation: sealed.Generation, sequence: d.sequence, value: sealed.Value})
+	return d.spill.save(image{key: key, generation: sealed.Generation, sequence: sequence, value: sealed.Value})
 }
 
 // toDatabase saves whatever is there: what may follow what is decided before.
-func (d *Durable) toDatabase(key oauth.Key, sealed oauth.Entry) error {
-	return d.bolt.put(context.Background(), key, sealed, d.sequence, true)
+func (d *Durable) toDatabase(key oauth.Key, sealed oauth.Entry, sequence uint64) error {
+	return d.bolt.put(context.Background(), key, sealed, sequence, true)
 }
 
 // Delete implements [oauth.Store]. The spill is emptied first: what is deleted
@@ -191,7 +229,11 @@ func (d *Durable) delete(ctx context.Context, key oauth.Key, generation uint64) 
 		d.suffer(nil, err)
 		return err
 	}
-	if err := d.bolt.remove(context.Background(), key, func(uint64) error { return nil }); err != nil {
+	err = d.bolt.remove(context.Background(), key, func(uint64) error { return nil })
+	if err == nil { // once more, so that neither of bbolt's two meta pages leads back to it
+		err = d.bolt.update(context.Background(), func(*bbolt.Bucket) error { return nil })
+	}
+	if err != nil {
 		d.differ[key] = struct{}{}
 		d.suffer(err, nil)
 		return err

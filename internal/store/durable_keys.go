@@ -140,12 +140,13 @@ func (d *Durable) reseal(ctx context.Context, key oauth.Key) error {
 	}
 	d.differ[key] = struct{}{} // so that it is written over what is there
 	for range 2 {
-		sealed, err := d.sealed(key, e)
+		d.sequence++
+		e.sequence = d.sequence
+		sealed, err := d.seal(key, e)
 		if err != nil {
 			return err
 		}
-		d.sequence++
-		if err := errors.Join(d.toSpill(key, sealed), d.toDatabase(key, sealed)); err != nil {
+		if err := errors.Join(d.toSpill(key, sealed, e.sequence), d.toDatabase(key, sealed, e.sequence)); err != nil {
 			return err
 		}
 	}

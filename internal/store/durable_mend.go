@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
@@ -78,6 +79,9 @@ func (d *Durable) suffer(boltErr, spillErr error) {
 	}
 }
 
+// mendFor is how long saves may have to wait for mending.
+const mendFor = time.Second
+
 func (d *Durable) mendLater() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,9 +96,10 @@ func (d *Durable) mend() {
 	failpoint.Hit("mend-begun")
 	boltErr, spillErr := d.repair(), d.reopenSpill()
 	restored := 0
+	begun := time.Now()
 	for key := range d.differ {
-		if boltErr != nil && spillErr != nil {
-			break
+		if boltErr != nil && spillErr != nil || time.Since(begun) > mendFor {
+			break // the rest later: until then each is looked for in both files
 		}
 		h, b, s := d.heal(key)
 		boltErr, spillErr = errors.Join(boltErr, b), errors.Join(spillErr, s)
@@ -115,7 +120,8 @@ func (d *Durable) mend() {
 // repair starts the database anew from the spill if it is damaged.
 func (d *Durable) repair() error {
 	_, err := d.bolt.List(context.Background(), "")
-	if err == nil || !errors.Is(err, errDamaged) || d.spill == nil {
+	begun := errors.Is(err, oauth.ErrStoreClosed) // here, but the new one couldn't be made
+	if err == nil || !begun && !errors.Is(err, errDamaged) || d.spill == nil {
 		return err
 	}
 	_ = d.bolt.Close()
@@ -135,10 +141,10 @@ func (d *Durable) repair() error {
 func (d *Durable) reopenSpill() error {
 	if d.spill != nil {
 		err := d.spill.settle()
-		if !errors.Is(err, errDamaged) {
+		if !errors.Is(err, errDamaged) && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		_ = d.spill.close() // it is set aside
+		_ = d.spill.close() // it is set aside, or gone
 		d.spill = nil
 	}
 	s, note, err := d.openOrRenewSpill(d.bolt.id)
@@ -170,32 +176,27 @@ func (d *Durable) heal(key oauth.Key) (restored bool, boltErr, spillErr error) {
 	}
 	spilled, ok := d.inSpill(key)
 	switch {
-	case ok && (err != nil || spilled.Generation > e.Generation):
-		sealed, err := d.sealed(key, spilled)
+	case ok && (err != nil || spilled.sequence > e.sequence):
+		sealed, err := d.seal(key, spilled)
 		failpoint.Hit("heal-database-due")
 		if err == nil {
-			err = d.toDatabase(key, sealed)
+			err = d.toDatabase(key, sealed, spilled.sequence)
 			failpoint.Hit("heal-database-done")
 		}
 		return err == nil, err, nil
-	case err != nil, ok && spilled.Generation == e.Generation:
+	case err != nil, ok && spilled.sequence == e.sequence:
 		return false, nil, nil // nothing to be had, or nothing to do
 	}
-	sealed, err := d.sealed(key, e)
+	sealed, err := d.seal(key, e)
 	failpoint.Hit("heal-spill-due")
 	if err == nil {
-		err = d.toSpill(key, sealed)
+		err = d.toSpill(key, sealed, e.sequence)
 		failpoint.Hit("heal-spill-done")
 	}
-	if errors.Is(err, oauth.ErrConflict) { // what is there can't be opened, so it isn't ours
+	if errors.Is(err, oauth.ErrConflict) { // of a session that was deleted since, or not ours
 		if err = d.spill.remove(key); err == nil {
-			err = d.toSpill(key, sealed)
+			err = d.toSpill(key, sealed, e.sequence)
 		}
 	}
 	return false, nil, err
-}
-
-func (d *Durable) sealed(key oauth.Key, e oauth.Entry) (oauth.Entry, error) {
-	value, err := d.ring.Load().seal(key, e)
-	return oauth.Entry{Generation: e.Generation, Value: value}, err
 }

@@ -54,7 +54,8 @@ func open(p Place) (d *Durable, err error) {
 		if *path, err = filepath.Abs(*path); err != nil { // must outlive a change of directory
 			return nil, err
 		}
-		if err := checkFS(*path); err != nil && !p.NetworkFS {
+		var errno syscall.Errno // the store can do without one of the files
+		if err := checkFS(*path); err != nil && !p.NetworkFS && !errors.As(err, &errno) {
 			return nil, err
 		}
 	}
@@ -97,8 +98,9 @@ func (d *Durable) openFiles() error {
 	_, statErr = os.Lstat(d.place.Database)
 	isNew := errors.Is(statErr, fs.ErrNotExist)
 	bolt, err := openBoltAs(id, d.place.Database, openTimeout)
-	ours := s != nil && s.id() != storeID{} // what was there was a store, then
-	if errors.Is(err, errDamaged) && (hadSpill || looksLikeBolt(d.place.Database)) || (errors.Is(err, errForeign) || errors.Is(err, errDirectory)) && ours {
+	ours := s != nil && s.id() != storeID{}                                                           // what was there was a store, then
+	lost := errors.Is(err, errForeign) || errors.Is(err, errDirectory) || errors.Is(err, syscall.EIO) // or a bad sector
+	if errors.Is(err, errDamaged) && (hadSpill || looksLikeBolt(d.place.Database)) || lost && ours {
 		if spillErr != nil {
 			return fmt.Errorf("%w; and the spill that could restore it can't be read: %w", err, spillErr)
 		}
@@ -115,8 +117,7 @@ func (d *Durable) openFiles() error {
 		d.health.mended("the database %s was missing; it is made anew from the spill", d.place.Database)
 	}
 	if s == nil {
-		d.suffer(nil, spillErr)
-		return nil
+		return nil // UseKeys tries once more, and tells
 	}
 	return d.pair()
 }
@@ -160,7 +161,10 @@ func (d *Durable) openMarker() error {
 	if m.sequence > d.sequence {
 		d.health.mended("the store is older than what was written here last (%d saves are missing); "+
 			"its refresh tokens may be spent and aren't used until `caddy bearer adopt <account>`", m.sequence-d.sequence)
-		return m.renew()
+		if err := m.renew(); err != nil {
+			d.health.mended("the marker can't be written (%v): this is found again at the next start", err)
+		}
+		return nil
 	}
 	if isNew && d.sequence > 0 {
 		d.health.mended("the store was written by another installation, or the marker in %s was lost; "+
@@ -171,6 +175,9 @@ func (d *Durable) openMarker() error {
 
 func (d *Durable) closeFiles() error {
 	var errs []error
+	if d.marker != nil {
+		errs = append(errs, d.marker.close())
+	}
 	if d.spill != nil {
 		errs = append(errs, d.spill.close())
 	}

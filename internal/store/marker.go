@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/failpoint"
@@ -48,6 +49,9 @@ func openMarker(dir string, store storeID, timeout time.Duration) (m *marker, is
 		}
 		isNew = true
 		f, err = os.OpenFile(path, os.O_RDWR|noFollow, 0)
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) { // what it says counts all the same
+		f, err = os.OpenFile(path, os.O_RDONLY|noFollow, 0)
 	}
 	if err != nil {
 		return nil, false, err

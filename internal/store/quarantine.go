@@ -16,7 +16,7 @@ import (
 // renewDatabase sets a damaged database aside and makes an empty one.
 func renewDatabase(path string, id storeID) (*Bolt, string, error) {
 	name, err := setAside(path, "damaged")
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // an attempt before this one came so far
 		return nil, "", err
 	}
 	b, err := openBoltAs(id, path, openTimeout)

@@ -1,16 +1,12 @@
 package store
 
 import (
-	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
-	"sync/atomic"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
@@ -22,7 +18,8 @@ import (
 // AES-256-GCM under a key of the session's own, which HKDF derives from the
 // sealing key. Authenticated with it are the names of product and version, the
 // key id, account, user and generation: a value taken to another place, or to
-// another generation, doesn't open.
+// another generation, doesn't open. Names and generations are not secret. An
+// older copy of a whole store opens; what tells it is the marker.
 const (
 	product     = "caddy-bearer"
 	sealVersion = "1"
@@ -30,33 +27,12 @@ const (
 	headerSize  = 1 + len(keyID{})
 )
 
-// Sealed seals every value before it goes to the store inside. Names and
-// generations are not secret there. Rolling the whole store back to an older
-// copy can't be noticed.
-type Sealed struct {
-	inner oauth.Store
-	ring  atomic.Pointer[ring]
-}
-
-var _ oauth.Store = (*Sealed)(nil)
-
-// ring is a set of keys, ready for use; it doesn't change.
+// ring is a set of keys, ready for use; it doesn't change. Without a current
+// key it seals nothing.
 type ring struct {
 	current Key
 	byID    map[keyID]Key
 }
-
-// NewSealed returns inner with its values sealed. Without a current key nothing
-// can be saved.
-func NewSealed(inner oauth.Store, keys Keys) *Sealed {
-	s := &Sealed{inner: inner}
-	s.SetKeys(keys)
-	return s
-}
-
-// SetKeys replaces the keys. Calls under way finish with those that they
-// started with.
-func (s *Sealed) SetKeys(keys Keys) { s.ring.Store(newRing(keys)) }
 
 func newRing(keys Keys) *ring {
 	r := &ring{current: keys.Current, byID: make(map[keyID]Key)}
@@ -66,97 +42,6 @@ func newRing(keys Keys) *ring {
 		}
 	}
 	return r
-}
-
-// UseKeys replaces the keys as SetKeys does, if they open every entry;
-// otherwise it changes nothing and returns the error of Check.
-func (s *Sealed) UseKeys(ctx context.Context, keys Keys) error {
-	if err := NewSealed(s.inner, keys).Check(ctx); err != nil {
-		return err
-	}
-	s.SetKeys(keys)
-	return nil
-}
-
-// Load implements [oauth.Store]. If the error wraps [oauth.ErrUnreadable], the
-// generation may be set nevertheless, so that the entry can be deleted.
-func (s *Sealed) Load(ctx context.Context, key oauth.Key) (oauth.Entry, error) {
-	e, err := s.inner.Load(ctx, key)
-	if err != nil {
-		return e, err
-	}
-	e.Value, err = s.ring.Load().open(key, e)
-	if err != nil {
-		return oauth.Entry{Generation: e.Generation}, fmt.Errorf("loading %q: %w", key, err)
-	}
-	return e, nil
-}
-
-// Save implements [oauth.Store].
-func (s *Sealed) Save(ctx context.Context, key oauth.Key, e oauth.Entry) error {
-	value, err := s.ring.Load().seal(key, e)
-	if err != nil {
-		return fmt.Errorf("saving %q: %w", key, err)
-	}
-	return s.inner.Save(ctx, key, oauth.Entry{Generation: e.Generation, Value: value})
-}
-
-// Delete implements [oauth.Store]. No key is needed for it.
-func (s *Sealed) Delete(ctx context.Context, key oauth.Key, generation uint64) error {
-	return s.inner.Delete(ctx, key, generation)
-}
-
-// List implements [oauth.Store]. No key is needed for it.
-func (s *Sealed) List(ctx context.Context, account string) ([]oauth.Key, error) {
-	return s.inner.List(ctx, account)
-}
-
-// Lock implements [oauth.Store].
-func (s *Sealed) Lock(ctx context.Context, key oauth.Key) (unlock func(), err error) {
-	return s.inner.Lock(ctx, key)
-}
-
-// Close closes the store inside.
-func (s *Sealed) Close() error { return s.inner.Close() }
-
-// Empty reports whether the store has no entry at all, readable or not.
-func (s *Sealed) Empty(ctx context.Context) (bool, error) {
-	keys, err := s.inner.List(ctx, "")
-	return err == nil && len(keys) == 0, err
-}
-
-// Check returns an error wrapping [oauth.ErrUnreadable] if entries are sealed
-// with a key that isn't configured, or in another way: it says how many and
-// with which. It looks at names of keys only; an entry that is damaged shows at
-// its Load.
-func (s *Sealed) Check(ctx context.Context) error {
-	keys, err := s.inner.List(ctx, "")
-	if err != nil {
-		return err
-	}
-	r := s.ring.Load()
-	unknown := 0
-	var reasons []string
-	for _, key := range keys {
-		e, err := s.inner.Load(ctx, key)
-		if errors.Is(err, oauth.ErrNotFound) || errors.Is(err, oauth.ErrUnreadable) {
-			continue // deleted meanwhile, or damaged
-		}
-		if err != nil {
-			return err
-		}
-		if _, _, err := r.keyOf(e.Value); err != nil {
-			unknown++
-			reason := err.Error()
-			if len(reasons) < 3 && !slices.Contains(reasons, reason) {
-				reasons = append(reasons, reason)
-			}
-		}
-	}
-	if unknown == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %d of %d entries: %s", oauth.ErrUnreadable, unknown, len(keys), strings.Join(reasons, "; "))
 }
 
 // seal returns the sealed form of an entry's value.
@@ -172,7 +57,14 @@ func (r *ring) seal(key oauth.Key, e oauth.Entry) ([]byte, error) {
 	return aead.Seal(sealed, nil, e.Value, authenticated(id, key, e.Generation)), nil
 }
 
-// open is the inverse of seal.
+// Unseal returns what is sealed in an entry as a file has it, apart from any
+// store. An error wraps [oauth.ErrUnreadable].
+func Unseal(keys Keys, key oauth.Key, e oauth.Entry) ([]byte, error) {
+	return newRing(keys).open(key, e)
+}
+
+// open is the inverse of seal. An error wraps [oauth.ErrUnreadable] and holds
+// nothing of the value.
 func (r *ring) open(key oauth.Key, e oauth.Entry) ([]byte, error) {
 	k, id, err := r.keyOf(e.Value)
 	if err != nil {

@@ -7,287 +7,219 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
-// plant puts raw bytes where a sealed entry would be.
-func plant(t testing.TB, inner oauth.Store, key oauth.Key, generation uint64, raw []byte) {
+func mustSeal(t testing.TB, r *ring, key oauth.Key, generation uint64, value string) []byte {
 	t.Helper()
-	if e, err := inner.Load(t.Context(), key); err == nil {
-		if err := inner.Delete(t.Context(), key, e.Generation); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for g := uint64(1); g <= generation; g++ {
-		if err := inner.Save(t.Context(), key, oauth.Entry{Generation: g, Value: raw}); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func raw(t testing.TB, inner oauth.Store, key oauth.Key) []byte {
-	t.Helper()
-	e, err := inner.Load(t.Context(), key)
+	sealed, err := r.seal(key, oauth.Entry{Generation: generation, Value: []byte(value)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.Value
+	return sealed
 }
 
-// wantUnreadable checks that an entry can't be read, that nothing of it comes
-// back, and that it stays.
-func wantUnreadable(t testing.TB, s *Sealed, key oauth.Key, what string) error {
+func wantOpen(t testing.TB, r *ring, key oauth.Key, generation uint64, sealed []byte, value string) {
 	t.Helper()
-	before := raw(t, s.inner, key)
-	e, err := s.Load(t.Context(), key)
-	if !errors.Is(err, oauth.ErrUnreadable) || e.Value != nil {
-		t.Fatalf("%s: Load gave %q, %v; want an error that wraps ErrUnreadable", what, e.Value, err)
+	got, err := r.open(key, oauth.Entry{Generation: generation, Value: sealed})
+	if err != nil || string(got) != value {
+		t.Fatalf("open = %q, %v; want %q", got, err, value)
 	}
-	if e.Generation == 0 {
-		t.Errorf("%s: the generation is missing, so that the entry can't be deleted", what)
+}
+
+// wantUnreadable checks that a sealed value can't be opened, that nothing of it
+// comes back, and that it stays as it is.
+func wantUnreadable(t testing.TB, r *ring, key oauth.Key, generation uint64, sealed []byte, what string) error {
+	t.Helper()
+	before := bytes.Clone(sealed)
+	value, err := r.open(key, oauth.Entry{Generation: generation, Value: sealed})
+	if !errors.Is(err, oauth.ErrUnreadable) || value != nil {
+		t.Fatalf("%s: open gave %q, %v; want an error that wraps ErrUnreadable", what, value, err)
 	}
-	if !bytes.Equal(raw(t, s.inner, key), before) {
-		t.Errorf("%s: the entry was changed", what)
+	if !bytes.Equal(sealed, before) {
+		t.Errorf("%s: the sealed value was changed", what)
 	}
 	return err
 }
 
 func TestSealedBits(t *testing.T) {
 	t.Parallel()
-	m := NewMemory()
-	s := NewSealed(m, Keys{Current: NewKey(), Old: []Key{NewKey()}})
-	mustSave(t, s, testKey, 1, "the refresh token")
-	good := raw(t, m, testKey)
+	r := newRing(Keys{Current: NewKey(), Old: []Key{NewKey()}})
+	good := mustSeal(t, r, testKey, 1, "the refresh token")
 	if len(good) != headerSize+12+len("the refresh token")+16 {
 		t.Errorf("%d sealed bytes", len(good))
 	}
 	for i := range len(good) * 8 {
 		bad := bytes.Clone(good)
 		bad[i/8] ^= 1 << (i % 8)
-		plant(t, m, testKey, 1, bad)
-		wantUnreadable(t, s, testKey, fmt.Sprint("bit ", i))
+		wantUnreadable(t, r, testKey, 1, bad, fmt.Sprint("bit ", i))
 	}
 	for n := range good {
-		plant(t, m, testKey, 1, good[:n])
-		wantUnreadable(t, s, testKey, fmt.Sprint("cut to ", n))
+		wantUnreadable(t, r, testKey, 1, good[:n], fmt.Sprint("cut to ", n))
 	}
-	plant(t, m, testKey, 1, append(bytes.Clone(good), 0))
-	wantUnreadable(t, s, testKey, "a byte more")
-	plant(t, m, testKey, 1, []byte("the refresh token"))
-	wantUnreadable(t, s, testKey, "not sealed")
-	plant(t, m, testKey, 1, good)
-	wantValue(t, s, testKey, 1, "the refresh token")
+	wantUnreadable(t, r, testKey, 1, append(bytes.Clone(good), 0), "a byte more")
+	wantUnreadable(t, r, testKey, 1, []byte("the refresh token"), "not sealed")
+	wantOpen(t, r, testKey, 1, good, "the refresh token")
 }
 
 // TestSealedPlace moves sealed values to where they don't belong.
 func TestSealedPlace(t *testing.T) {
 	t.Parallel()
-	m := NewMemory()
-	s := NewSealed(m, Keys{Current: NewKey()})
+	r := newRing(Keys{Current: NewKey()})
 	from := oauth.Key{Account: "ab", User: "c"}
-	mustSave(t, s, from, 1, "one")
-	first := raw(t, m, from)
-	mustSave(t, s, from, 2, "two")
-	second := raw(t, m, from)
+	first, second := mustSeal(t, r, from, 1, "one"), mustSeal(t, r, from, 2, "two")
 	for _, to := range []oauth.Key{
 		{Account: "ab", User: "d"}, {Account: "a", User: "bc"}, {Account: "abc"}, {Account: "ab"},
 		{Account: "ab/c"}, {User: "abc"}, {Account: "c", User: "ab"},
 	} {
-		plant(t, m, to, 2, second)
-		wantUnreadable(t, s, to, fmt.Sprintf("moved to %q", to))
+		wantUnreadable(t, r, to, 2, second, fmt.Sprintf("moved to %q", to))
 	}
-	plant(t, m, from, 3, second)
-	wantUnreadable(t, s, from, "moved to a later generation")
-	plant(t, m, from, 1, second)
-	wantUnreadable(t, s, from, "moved to an earlier generation")
-	plant(t, m, from, 2, first)
-	wantUnreadable(t, s, from, "an old value put back")
-	plant(t, m, from, 2, second)
-	wantValue(t, s, from, 2, "two")
+	wantUnreadable(t, r, from, 3, second, "moved to a later generation")
+	wantUnreadable(t, r, from, 1, second, "moved to an earlier generation")
+	wantUnreadable(t, r, from, 2, first, "an old value put back")
+	wantOpen(t, r, from, 2, second, "two")
+	wantOpen(t, r, from, 1, first, "one")
 }
 
 func TestSealedValuesDiffer(t *testing.T) {
 	t.Parallel()
-	m := NewMemory()
-	s := NewSealed(m, Keys{Current: NewKey()})
-	seen := map[string]bool{}
-	for g := uint64(1); g <= 50; g++ {
-		mustSave(t, s, testKey, g, "same")
-		seen[string(raw(t, m, testKey)[headerSize:headerSize+12])] = true
+	r := newRing(Keys{Current: NewKey()})
+	nonces, values := map[string]bool{}, map[string]bool{}
+	for range 50 {
+		sealed := mustSeal(t, r, testKey, 1, "same")
+		nonces[string(sealed[headerSize:headerSize+12])] = true
+		values[string(sealed[headerSize+12:])] = true
 	}
-	if len(seen) != 50 {
-		t.Errorf("%d nonces in 50 values", len(seen))
+	if len(nonces) != 50 || len(values) != 50 {
+		t.Errorf("%d nonces and %d ciphertexts in 50 values", len(nonces), len(values))
 	}
 }
 
-func TestSealedKeyRotation(t *testing.T) {
+func TestSealedByAnotherKey(t *testing.T) {
 	t.Parallel()
-	m := NewMemory()
 	oldKey, newKey := NewKey(), NewKey()
-	other := oauth.Key{Account: "other"}
-	s := NewSealed(m, Keys{Current: oldKey})
-	mustSave(t, s, testKey, 1, "one")
-	mustSave(t, s, other, 1, "o")
+	byOld := mustSeal(t, newRing(Keys{Current: oldKey}), testKey, 1, "one")
 
-	s.SetKeys(Keys{Current: newKey})
-	err := wantUnreadable(t, s, testKey, "new key alone")
+	err := wantUnreadable(t, newRing(Keys{Current: newKey}), testKey, 1, byOld, "new key alone")
 	for _, want := range []string{"sealed with another key (id " + oldKey.ID() + ")", "old_key"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q doesn't say %q", err, want)
 		}
 	}
-	err = s.Check(t.Context())
-	if !errors.Is(err, oauth.ErrUnreadable) || !strings.Contains(err.Error(), "2 of 2") || !strings.Contains(err.Error(), oldKey.ID()) {
-		t.Errorf("Check with the new key alone: %v", err)
-	}
 
-	s.SetKeys(Keys{Current: newKey, Old: []Key{NewKey(), oldKey}})
-	do(t, s.Check(t.Context()))
-	wantValue(t, s, testKey, 1, "one")
-	mustSave(t, s, testKey, 2, "two") // with the new key
-	wantValue(t, s, testKey, 2, "two")
+	both := newRing(Keys{Current: newKey, Old: []Key{NewKey(), oldKey}})
+	wantOpen(t, both, testKey, 1, byOld, "one")
+	byNew := mustSeal(t, both, testKey, 2, "two")
+	wantOpen(t, newRing(Keys{Current: newKey}), testKey, 2, byNew, "two")
+	wantUnreadable(t, newRing(Keys{Current: oldKey}), testKey, 2, byNew, "old key alone")
 
-	s.SetKeys(Keys{Current: newKey})
-	wantValue(t, s, testKey, 2, "two")
-	wantUnreadable(t, s, other, "not yet rewritten")
-	if err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "1 of 2") {
-		t.Errorf("Check with one entry left: %v", err)
-	}
-	do(t, s.Delete(t.Context(), other, 1)) // needs no key
-	do(t, s.Check(t.Context()))
+	// The name of another key on it doesn't make it that key's.
+	renamed := bytes.Clone(byOld)
+	copy(renamed[1:headerSize], byNew[1:headerSize])
+	wantUnreadable(t, both, testKey, 1, renamed, "under another key's id")
 }
 
 func TestSealedWithoutKey(t *testing.T) {
 	t.Parallel()
-	m := NewMemory()
-	s := NewSealed(m, Keys{})
-	if err := s.Save(t.Context(), testKey, oauth.Entry{Generation: 1, Value: []byte("x")}); err == nil {
-		t.Fatal("Save without a key gave no error")
+	k := NewKey()
+	sealed := mustSeal(t, newRing(Keys{Current: k}), testKey, 1, "x")
+	for name, r := range map[string]*ring{"no key": newRing(Keys{}), "an old key": newRing(Keys{Old: []Key{k, {}}})} {
+		if got, err := r.seal(testKey, oauth.Entry{Generation: 1, Value: []byte("x")}); err == nil || got != nil {
+			t.Errorf("%s: seal gave %q, %v", name, got, err)
+		}
+		// Zero bytes where the id would be must not find the zero Key.
+		wantUnreadable(t, r, testKey, 1, append([]byte{sealByte}, make([]byte, 60)...), name+", key id 0")
 	}
-	if keys, _ := m.List(t.Context(), ""); len(keys) != 0 {
-		t.Error("Save without a key saved")
-	}
-	do(t, s.Check(t.Context()))
-	mustSave(t, NewSealed(m, Keys{Current: NewKey()}), testKey, 1, "x")
-	wantUnreadable(t, s, testKey, "no key")
-	if err := s.Check(t.Context()); !errors.Is(err, oauth.ErrUnreadable) {
-		t.Errorf("Check without a key: %v", err)
-	}
-	// Zero bytes where the id would be must not find the zero Key.
-	plant(t, m, testKey, 1, append([]byte{sealByte}, make([]byte, 60)...))
-	wantUnreadable(t, s, testKey, "key id 0")
+	wantUnreadable(t, newRing(Keys{}), testKey, 1, sealed, "no key")
+	wantOpen(t, newRing(Keys{Old: []Key{k}}), testKey, 1, sealed, "x")
 }
 
-func TestSealedCheckAndEmpty(t *testing.T) {
-	t.Parallel()
-	m := NewMemory()
-	s := NewSealed(m, Keys{Current: NewKey()})
-	if empty, err := s.Empty(t.Context()); err != nil || !empty {
-		t.Errorf("Empty() = %v, %v for a new store", empty, err)
-	}
-	mustSave(t, s, testKey, 1, "x")
-	// The key is right, the rest damaged: that shows at Load, not at Check.
-	broken := raw(t, m, testKey)
-	broken[len(broken)-1] ^= 1
-	plant(t, m, oauth.Key{Account: "broken"}, 1, broken)
-	do(t, s.Check(t.Context()))
-	plant(t, m, oauth.Key{Account: "clear"}, 1, []byte("never sealed: s3cret"))
-	err := s.Check(t.Context())
-	if !errors.Is(err, oauth.ErrUnreadable) || !strings.Contains(err.Error(), "1 of 3") || strings.Contains(err.Error(), "s3cret") {
-		t.Errorf("Check with an entry that isn't sealed: %v", err)
-	}
-	if empty, err := s.Empty(t.Context()); err != nil || empty {
-		t.Errorf("Empty() = %v, %v for a store with entries", empty, err)
-	}
-	mustClose(t, s)
-	if err := s.Check(t.Context()); !errors.Is(err, oauth.ErrStoreClosed) {
-		t.Errorf("Check after Close: %v", err)
-	}
-	if empty, err := s.Empty(t.Context()); !errors.Is(err, oauth.ErrStoreClosed) || empty {
-		t.Errorf("Empty after Close: %v, %v", empty, err)
+const canary = "Planted-Refresh-Token-0123456789"
+
+// canaries are what a file must not contain: the planted token, and a key.
+func canaries(k Key) []string {
+	return []string{
+		canary, hex.EncodeToString([]byte(canary)), base64.StdEncoding.EncodeToString([]byte(canary))[:40],
+		string(k.secret()[:]), k.Text(),
 	}
 }
 
-// TestSealedSetKeysInUse is for the race detector, and checks that no call sees
-// half of a change.
-func TestSealedSetKeysInUse(t *testing.T) {
+// TestNoPlaintextInFiles looks for a secret in every byte of the database, the
+// spill and the marker.
+func TestNoPlaintextInFiles(t *testing.T) {
 	t.Parallel()
-	a, b := NewKey(), NewKey()
-	s := NewSealed(NewMemory(), Keys{Current: a, Old: []Key{b}})
-	done := make(chan struct{})
-	var swaps sync.WaitGroup
-	swaps.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				s.SetKeys(Keys{Current: b, Old: []Key{a}})
-				s.SetKeys(Keys{Current: a, Old: []Key{b}})
+	r := newDurableRig(t)
+	d := r.open()
+	check := func(when string) {
+		t.Helper()
+		for _, path := range []string{r.place.Database, r.place.Spill, r.place.Instance} {
+			for _, file := range under(t, path) {
+				data := mustRead(t, file)
+				for _, form := range canaries(r.keys.Current) {
+					if bytes.Contains(data, []byte(form)) {
+						t.Errorf("%s: %s contains %q", when, file, form)
+					}
+				}
 			}
 		}
-	})
-	var users sync.WaitGroup
-	for i := range 4 {
-		users.Go(func() {
-			key := oauth.Key{Account: "a", User: fmt.Sprint(i)}
-			for g := uint64(1); g <= 200; g++ {
-				if err := s.Save(t.Context(), key, oauth.Entry{Generation: g, Value: []byte("v")}); err != nil {
-					t.Error(err)
-				}
-				if e, err := s.Load(t.Context(), key); err != nil || string(e.Value) != "v" {
-					t.Errorf("Load = %q, %v", e.Value, err)
-				}
-			}
-		})
 	}
-	users.Wait()
-	close(done)
-	swaps.Wait()
+	mustSave(t, d, testKey, 1, canary)
+	check("saved")
+	mustSave(t, d, testKey, 2, strings.Repeat(canary, 3000))
+	check("overwritten by a long one")
+	mustSave(t, d, testKey, 3, canary)
+	mustSave(t, d, testKey, 4, "short")
+	check("overwritten by a short one")
+	r.keys = Keys{Current: NewKey(), Old: []Key{r.keys.Current}}
+	do(t, d.UseKeys(t.Context(), r.keys))
+	_, err := d.Reseal(t.Context())
+	do(t, err)
+	check("sealed anew")
+	do(t, d.Delete(t.Context(), testKey, 4))
+	check("deleted")
+	mustClose(t, d)
+	check("closed")
 }
 
-// TestNoPlaintextInFile looks for a secret in every byte of the database.
-func TestNoPlaintextInFile(t *testing.T) {
+// TestPlaintextIsFound has the files with nothing sealed in them: if the token
+// weren't found there, the test above would see nothing.
+func TestPlaintextIsFound(t *testing.T) {
 	t.Parallel()
-	const secret = "Planted-Refresh-Token-0123456789"
-	forms := []string{secret, hex.EncodeToString([]byte(secret)), base64.StdEncoding.EncodeToString([]byte(secret))[:40]}
-	for _, seal := range []bool{true, false} {
-		b := newBolt(t)
-		var s oauth.Store = b
-		sealKey := NewKey()
-		if seal {
-			s = NewSealed(b, Keys{Current: sealKey})
-		}
-		check := func(when string) {
-			t.Helper()
-			data, err := os.ReadFile(b.Path())
-			do(t, err)
-			for _, form := range append(forms, string(sealKey.secret()[:]), sealKey.Text()) {
-				if bytes.Contains(data, []byte(form)) && seal {
-					t.Errorf("%s: the file contains %q", when, form)
-				}
-			}
-			// Without sealing it must be found, or this test sees nothing.
-			if !seal && !bytes.Contains(data, []byte(secret)) {
-				t.Errorf("%s: the file of a store that isn't sealed doesn't contain the value", when)
+	b, s := newBolt(t), newSpill(t)
+	check := func(when string, paths ...string) {
+		t.Helper()
+		for _, path := range paths {
+			if !bytes.Contains(mustRead(t, path), []byte(canary)) {
+				t.Errorf("%s: %s doesn't contain the value", when, path)
 			}
 		}
-		mustSave(t, s, testKey, 1, secret)
-		check("saved")
-		mustSave(t, s, testKey, 2, strings.Repeat(secret, 3000))
-		check("overwritten by a long one")
-		mustSave(t, s, testKey, 3, secret)
-		mustSave(t, s, testKey, 4, "short")
-		check("overwritten by a short one")
-		do(t, s.Delete(t.Context(), testKey, 4))
-		check("deleted")
-		mustClose(t, s)
-		check("closed")
 	}
+	for g, value := range []string{canary, strings.Repeat(canary, 3000), canary} {
+		mustSave(t, b, testKey, uint64(g)+1, value)
+		do(t, s.save(testImage(testKey, uint64(g)+1, value)))
+		check(fmt.Sprint("generation ", g+1), b.Path(), s.path)
+	}
+	do(t, b.Delete(t.Context(), testKey, 3))
+	check("deleted", b.Path()) // the spill wipes it out
+}
+
+// under lists the files in a directory, or the path itself if it is a file.
+func under(t *testing.T, path string) (files []string) {
+	t.Helper()
+	do(t, filepath.WalkDir(path, func(path string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	}))
+	if len(files) == 0 {
+		t.Errorf("there is nothing in %s", path)
+	}
+	return files
 }
 
 // golden is "value" of testKey in generation 7, sealed with patternKey. It must
@@ -296,20 +228,30 @@ const golden = "019ca0c3144d1f11dc2ec144f41c4c2b42bfc227fd0c9e751f8467a9b2d0f761
 
 func goldenRing(t testing.TB) (r *ring, sealed []byte) {
 	t.Helper()
-	k := patternKey(t)
 	sealed, err := hex.DecodeString(golden)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &ring{current: k, byID: map[keyID]Key{k.id(): k}}, sealed
+	return newRing(Keys{Current: patternKey(t)}), sealed
 }
 
 func TestSealedFormatStays(t *testing.T) {
 	t.Parallel()
 	r, sealed := goldenRing(t)
-	value, err := r.open(testKey, oauth.Entry{Generation: 7, Value: sealed})
-	if err != nil || string(value) != "value" {
-		t.Errorf("open = %q, %v", value, err)
+	wantOpen(t, r, testKey, 7, sealed, "value")
+}
+
+func TestUnseal(t *testing.T) {
+	t.Parallel()
+	_, sealed := goldenRing(t)
+	e := oauth.Entry{Generation: 7, Value: sealed}
+	for _, keys := range []Keys{{Current: patternKey(t)}, {Current: NewKey(), Old: []Key{patternKey(t)}}} {
+		if value, err := Unseal(keys, testKey, e); err != nil || string(value) != "value" {
+			t.Errorf("Unseal = %q, %v", value, err)
+		}
+	}
+	if value, err := Unseal(Keys{Current: NewKey()}, testKey, e); !errors.Is(err, oauth.ErrUnreadable) || value != nil {
+		t.Errorf("Unseal with another key = %q, %v", value, err)
 	}
 }
 
@@ -334,31 +276,4 @@ func FuzzSealedOpen(f *testing.F) {
 			t.Fatalf("open = %q, %v", value, err)
 		}
 	})
-}
-
-func benchmarkStore(b *testing.B) *Sealed {
-	return NewSealed(newBolt(b), Keys{Current: NewKey()})
-}
-
-func BenchmarkSealedBoltSave(b *testing.B) {
-	s := benchmarkStore(b)
-	e := oauth.Entry{Value: bytes.Repeat([]byte("x"), 2048)}
-	b.ReportAllocs()
-	for b.Loop() {
-		e.Generation++
-		if err := s.Save(b.Context(), testKey, e); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkSealedBoltLoad(b *testing.B) {
-	s := benchmarkStore(b)
-	mustSave(b, s, testKey, 1, strings.Repeat("x", 2048))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Load(b.Context(), testKey); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

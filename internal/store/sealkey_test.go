@@ -38,9 +38,11 @@ func TestKeyHasNoPrintableForm(t *testing.T) {
 		ring *ring
 	}
 	c := config{"n", k, &k, k, Keys{k, []Key{k}}, &ring{current: k}}
+	d := new(Durable)
+	d.ring.Store(newRing(c.keys))
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%o", "%c", "%032b", "%T"} {
-		for _, v := range []any{k, &k, c, &c, []Key{k}, map[string]Key{"k": k}, Keys{k, []Key{k}}, NewSealed(NewMemory(), c.keys)} {
+		for _, v := range []any{k, &k, c, &c, []Key{k}, map[string]Key{"k": k}, Keys{k, []Key{k}}, newRing(c.keys), d} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
 	}

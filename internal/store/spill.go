@@ -185,3 +185,14 @@ func (s *spill) close() error {
 	}
 	return nil
 }
+
+// newest tells the sequence of a key's newest image, 0 if there is none; it
+// doesn't look into the file.
+func (s *spill) newest(key oauth.Key) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.layout == nil {
+		return 0
+	}
+	return s.layout.entries[key].newest.sequence
+}

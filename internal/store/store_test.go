@@ -30,17 +30,10 @@ func TestConformance(t *testing.T) {
 		return d
 	}
 	openMemory := func(*testing.T) oauth.Store { return store.NewMemory() }
-	sealed := func(open func(*testing.T) oauth.Store) func(*testing.T) oauth.Store {
-		return func(t *testing.T) oauth.Store {
-			return store.NewSealed(open(t), store.Keys{Current: store.NewKey()})
-		}
-	}
 	for name, open := range map[string]func(*testing.T) oauth.Store{
-		"Bolt":         openBolt,
-		"Durable":      openDurable,
-		"Memory":       openMemory,
-		"SealedBolt":   sealed(openBolt),
-		"SealedMemory": sealed(openMemory),
+		"Bolt":    openBolt,
+		"Durable": openDurable,
+		"Memory":  openMemory,
 	} {
 		t.Run(name, func(t *testing.T) { storetest.Run(t, open) })
 	}
