@@ -17,8 +17,8 @@ const anew window = "start without a store"
 
 // table is the result of a goal. Unavoidable are the runs after which the
 // server's current refresh token was in no file.
-func table(name string, all []outcome, failures int, took time.Duration) string {
-	type row struct{ runs, kills, landed, revoked, logins, lost, unavoidable int }
+func table(name string, all []outcome, failures int, took time.Duration) (string, tableRow) {
+	type row = tableRow
 	windows := map[window]*row{}
 	sum := &row{}
 	points := map[string]bool{}
@@ -67,7 +67,16 @@ func table(name string, all []outcome, failures int, took time.Duration) string 
 			fmt.Fprintf(&s, "- not reached: %s, %s\n", c.point, c.never)
 		}
 	}
-	return s.String()
+	if w := windows[anew]; w != nil {
+		sum.anew = w.logins
+	}
+	return s.String(), *sum
+}
+
+// tableRow counts the runs of a window, or all.
+type tableRow struct {
+	runs, kills, landed, revoked, logins, lost, unavoidable int
+	anew                                                    int // logins of starts without a store
 }
 
 // keepTable appends to the file of results, which the first goal begins anew.

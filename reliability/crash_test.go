@@ -165,8 +165,10 @@ func (g goal) pursue(t *testing.T) {
 	close(work)
 	workers.Wait()
 	took := time.Since(begun)
-	t.Logf("%d runs in %v, %v each", len(all), took.Round(time.Millisecond), (took / time.Duration(max(len(all), 1))).Round(time.Millisecond))
-	if text := table(g.name, all, failures, took); *crashTable != "" {
+	text, sum := table(g.name, all, failures, took)
+	t.Logf("%s, %d runs of %v: %d kills, %d logins (%d because the refresh token was revoked, %d without a store), %d lost, %d unavoidable",
+		g.name, sum.runs, (took / time.Duration(max(sum.runs, 1))).Round(time.Millisecond), sum.kills, sum.logins, sum.revoked, sum.anew, sum.lost, sum.unavoidable)
+	if *crashTable != "" {
 		keepTable(t, text)
 	} else if testing.Verbose() {
 		t.Log("\n" + text)

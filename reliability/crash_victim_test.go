@@ -169,12 +169,13 @@ func (v *victim) ended(timeout time.Duration) error {
 	}
 }
 
-// died is ended for a death by SIGKILL.
+// died is ended for a death by SIGKILL, or by a SIGTERM that came before Caddy
+// listened to signals, which kills as well.
 func (v *victim) died(timeout time.Duration) error {
 	if err := v.ended(timeout); err != nil {
 		return err
 	}
-	if !v.ending.Signaled() || v.ending.Signal() != syscall.SIGKILL {
+	if !v.ending.Signaled() || v.ending.Signal() != syscall.SIGKILL && v.ending.Signal() != syscall.SIGTERM {
 		return fmt.Errorf("the process ended by itself: %v\n%s", v.process.ProcessState, v.log())
 	}
 	return nil

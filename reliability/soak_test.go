@@ -182,6 +182,8 @@ func (s *soak) report(samples []soakSample, lasted time.Duration) {
 		s.calls.requests.Load(), s.calls.left.Load(), len(s.windows), strings.Join(faults, ", "), s.slowest.Seconds(), s.after,
 		replays, logins, wrong, explained, unexplained, first, last)
 	s.Logf("%s", row)
+	s.Logf("G18: %v: %d rotations, %d requests, %d faults of %d kinds, %d unexplained losses, %d unexplained failures; in the 2nd quarter %v, in the last %v",
+		lasted.Round(time.Second), rotations, s.calls.requests.Load(), len(s.windows), len(kinds), wrong, unexplained, first, last)
 	if *soakTable != "" {
 		table := head + "\n" + strings.Repeat("|---", strings.Count(head, "|")-1) + "|\n" + row + "\n"
 		if err := os.WriteFile(*soakTable, []byte(table), 0o644); err != nil {
