@@ -37,8 +37,8 @@ func (s *soak) restarts() []soakFault {
 // both.
 func (s *soak) faults() []soakFault {
 	list := []soakFault{
-		{"reload", nil, func(time.Duration) { s.reload(s.config("INFO", "")) }},
-		{"reload with another log level", nil, func(d time.Duration) {
+		{"reload", noAnswer, func(time.Duration) { s.reload(s.config("INFO", "")) }},
+		{"reload with another log level", noAnswer, func(d time.Duration) {
 			s.reload(s.config("DEBUG", ""))
 			time.Sleep(d)
 			s.reload(s.config("INFO", ""))

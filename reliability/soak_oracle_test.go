@@ -201,7 +201,7 @@ func away(f soakFailure) bool {
 		unseen && (strings.Contains(f.text, "broken pipe") || strings.Contains(f.text, "connection reset"))
 }
 
-// noAnswer: the process, or the site, isn't there.
+// noAnswer: the process, or the site, isn't there, or Caddy hands its listener over.
 func noAnswer(f soakFailure) bool { return f.status == 0 }
 
 // check fails the test for whatever nothing explains. It returns how many

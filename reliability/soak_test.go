@@ -119,7 +119,7 @@ func (s *soak) quiet(most time.Duration) {
 
 // soakRecovery is how long a session may take after the end of a fault. Pauses
 // are 30 s at most; it is 2 min at a server that answers probes but no requests.
-const soakRecovery = 125 * time.Second
+const soakRecovery = 155 * time.Second // 2 min where a probe misleads, and a pause
 
 // play breaks a thing, mends it, and waits until all is well. It returns false
 // if that never happens.

@@ -14,8 +14,10 @@ import (
 const (
 	// circuitAfter failures in a row open the circuit.
 	circuitAfter = 4
-	// circuitFloor lies between attempts that fail although the probe before
-	// them said that the server lives.
+	// circuitFirst lies between attempts that fail although the probe before
+	// them said that the server lives, and doubles up to circuitFloor: what lasts
+	// for seconds must not cost minutes.
+	circuitFirst = 15 * time.Second
 	circuitFloor = 2 * time.Minute
 	// circuitBlind after the last attempt there is one whatever the probe says:
 	// some servers answer every GET with 500.
@@ -33,6 +35,7 @@ type circuit struct {
 	unsent    bool
 	status    int     // of the answer to the last request that left
 	last      instant // when the last request that left failed
+	misled    int     // attempts in a row that failed after a probe
 	notBefore instant // no attempt until then
 }
 
@@ -83,7 +86,8 @@ func (c circuit) after(a Answer, again, probed bool, now instant) circuit {
 	}
 	c.last, c.status = now, a.Status
 	if probed {
-		c.notBefore = now.add(circuitFloor)
+		c.notBefore = now.add(min(circuitFirst<<min(c.misled, 8), circuitFloor))
+		c.misled++
 	}
 	return c
 }

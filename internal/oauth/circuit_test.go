@@ -20,6 +20,13 @@ func TestCircuit(t *testing.T) {
 		}
 		return c
 	}
+	misled := func(times int) circuit {
+		c := open()
+		for range times {
+			c = c.after(fault, false, true, at(0, 0))
+		}
+		return c
+	}
 	tests := []struct {
 		name string
 		c    circuit
@@ -30,8 +37,11 @@ func TestCircuit(t *testing.T) {
 		{"three failures: attempt", circuit{}.after(fault, false, false, at(0, 0)).after(fault, false, false, at(0, 0)).after(fault, false, false, at(0, 0)), 0, stepAttempt},
 		{"four failures: probe", open(), time.Second, stepProbe},
 		{"further requests of a flight are no failures of their own", circuit{failures: 3}.after(fault, true, false, at(0, 0)), 0, stepAttempt},
-		{"half open, failed: wait", open().after(fault, false, true, at(0, 0)), circuitFloor - 1, stepWait},
-		{"half open, failed, 2 min ago: probe", open().after(fault, false, true, at(0, 0)), circuitFloor, stepProbe},
+		{"half open, failed: wait", open().after(fault, false, true, at(0, 0)), circuitFirst - 1, stepWait},
+		{"half open, failed, 15 s ago: probe", open().after(fault, false, true, at(0, 0)), circuitFirst, stepProbe},
+		{"half open, failed again: wait twice as long", open().after(fault, false, true, at(0, 0)).after(fault, false, true, at(0, 0)), 2*circuitFirst - 1, stepWait},
+		{"half open, failed ten times: wait 2 min", misled(10), circuitFloor - 1, stepWait},
+		{"half open, failed ten times, 2 min ago: probe", misled(10), circuitFloor, stepProbe},
 		{"an attempt without a probe failed: probe", open().after(fault, false, false, at(0, 0)), time.Second, stepProbe},
 		{"probes fail for 5 min: attempt", open(), circuitBlind, stepAttempt},
 		{"nothing was sent: attempt, it probes itself", circuit{failures: 9}.after(unsent, false, false, at(0, 0)), time.Second, stepAttempt},
