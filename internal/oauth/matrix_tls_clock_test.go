@@ -38,6 +38,9 @@ func TestF44TLSFailsForAWrongClock(t *testing.T) {
 					}
 					time.Sleep(time.Second)
 				}
+				for s.Status().State == oauth.StateRefreshing { // a try is under way just now
+					time.Sleep(10 * time.Millisecond)
+				}
 				r.state(s, oauth.StateAway)
 				r.requests(1, 0)
 				if r.probes() != 0 || !s.Status().HasRefreshToken {

@@ -149,10 +149,11 @@ func (w *world) answered(_ *process, s *posted) {
 		w.hold(token)
 		k.lost = s.grant // saving tells
 	case s.status == 200 && !s.html && s.whole:
-		w.hold(token)
-		if token != "" || password {
-			k.token = token
+		if token == "" {
+			token = s.refreshToken // it stays (RFC 6749 §6); empty of a sign-in
 		}
+		w.hold(token)
+		k.token = token
 		k.lost, k.doubt, k.unsure, k.signedIn = "", 0, false, true // an import counts
 		w.letGo(s.user, password)
 	case s.status == 200 && s.html || s.status == 429 || s.status == 503 || s.status/100 == 3: // not tried

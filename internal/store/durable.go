@@ -23,8 +23,8 @@ import (
 //
 // A save is durable as soon as one of the two files has it. While the other
 // can't be written, the store goes on with one, says so, and tries again every
-// few seconds; what is missing is made good then. Of two entries of a key the
-// one with the higher generation counts that opens under the key.
+// few seconds; what is missing is made good then. Of two entries of a key that
+// open under the sealing key the one that was saved later counts.
 type Durable struct {
 	place      Place
 	spillNamed bool // the operator gave its path
