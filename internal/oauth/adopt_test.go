@@ -172,6 +172,8 @@ func TestStoreNotices(t *testing.T) {
 		ss.Configure(t.Context(), nil)
 		st.tell(oauth.StoreNotice{Mended: []string{"this was mended"}})
 		st.tell(oauth.StoreNotice{Problem: "no space"})
+		st.tell(oauth.StoreNotice{Problem: "still no space"}) // that isn't logged again
+		st.tell(oauth.StoreNotice{Problem: "no space"})
 		if n := ss.Store(); n.Problem != "no space" || len(n.Mended) != 1 {
 			t.Errorf("%+v", n)
 		}

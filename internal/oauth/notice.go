@@ -10,10 +10,13 @@ func (ss *Sessions) noteStore(n StoreNotice) {
 		log.Error("the token store was mended", "what", m)
 	}
 	switch {
-	case n.Problem != was.Problem && n.Problem != "":
-		log.Error("the token store is degraded; it goes on, and tries again every few seconds", "problem", n.Problem)
-	case n.Problem != was.Problem:
+	case n.Problem == was.Problem:
+	case n.Problem == "":
 		log.Info("the token store is well again")
+	case was.Problem == "":
+		log.Error("the token store is degraded; it goes on, and tries again every few seconds", "problem", n.Problem)
+	default: // its words change with every try
+		log.Debug("the token store is still degraded", "problem", n.Problem)
 	}
 	n.Mended = append(slices.Clone(was.Mended), n.Mended...)
 	n.Mended = n.Mended[max(0, len(n.Mended)-maxMended):]
