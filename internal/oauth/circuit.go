@@ -144,7 +144,7 @@ func (s *Session) noteAnswer(f *flight, again bool, a Answer) {
 }
 
 // probeHolds is how long the answer to a probe counts for other sessions.
-const probeHolds = 5 * time.Second
+const probeHolds = time.Second
 
 // A prober makes the probes of all sessions of an account: thousands of users
 // who wait for one server cost it no more than one.

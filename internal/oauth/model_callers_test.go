@@ -141,6 +141,7 @@ func (w *world) configured(user string, policy oauth.OnLostReply, relogin bool) 
 	if user != w.user {
 		w.last = lastToken{}
 	}
+	w.tell("configured", user, policy, "relogin", relogin)
 	w.user, w.policy, w.relogin, w.changedAt = user, policy, relogin, time.Now()
 }
 
@@ -156,6 +157,7 @@ func (w *world) setOutage(out outage) {
 	w.disturb()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.tell("outage", out)
 	w.out, w.mended = out, time.Now()
 }
 

@@ -48,6 +48,7 @@ func (w *world) saved(value []byte) {
 			w.violated("another refresh token is stored than the newest good one")
 		}
 		b.stored = k
+		w.tell("stored", user, k, "latch", r.Latch != nil)
 		w.stored[r.AccessToken] = true
 		if is, ok := w.refresh[r.RefreshToken]; ok {
 			f := w.family(is.family)
@@ -68,6 +69,7 @@ func (w *world) sending(_ *process, s *posted) {
 			w.violated("a token request leaves, and the store doesn't know")
 		}
 	}()
+	w.tell("sent", s.grant, s.user, s.password, s.refreshToken)
 	if s.grant == "refresh_token" {
 		is, ok := w.refresh[s.refreshToken]
 		if !ok {
@@ -133,6 +135,7 @@ func (w *world) answered(_ *process, s *posted) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k := &w.belief(s.user).now
+	defer func() { w.tell("answered", s.grant, s.status, "whole", s.whole, *k) }()
 	password, refused := s.grant == "password", s.status == 400 || s.status == 401
 	code := ""
 	if m := inError.FindSubmatch(s.body); m != nil {

@@ -3,6 +3,8 @@ package oauth_test
 import (
 	"fmt"
 	"maps"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +24,7 @@ type world struct {
 	mu     sync.Mutex
 	broken string // the first rule that was broken
 	detail string
+	story  []string // what happened last
 	out    outage
 	lives  []*process
 	// as configured
@@ -111,9 +114,24 @@ func (w *world) violate(rule string, detail ...any) {
 }
 
 func (w *world) violated(rule string, detail ...any) {
-	if w.broken == "" {
-		w.broken, w.detail = rule, fmt.Sprint(detail...)
+	if w.broken != "" {
+		return
 	}
+	w.broken, w.detail = rule, fmt.Sprint(detail...)
+	tellOnce.Do(func() {
+		fmt.Fprintf(os.Stderr, "the first story in which %s %s:\n%s\n", rule, w.detail, strings.Join(w.story, "\n"))
+	})
+}
+
+// tellOnce is for the story that can't be had again: what only chance or a
+// race brought about isn't found by cutting the case down.
+var tellOnce sync.Once
+
+// tell adds to the story.
+func (w *world) tell(parts ...any) {
+	const most = 80
+	w.story = append(w.story, time.Now().Format("02 15:04:05.000 ")+strings.TrimSpace(fmt.Sprintln(parts...)))
+	w.story = w.story[max(0, len(w.story)-most):]
 }
 
 func (w *world) outageNow() outage {
@@ -127,6 +145,7 @@ func (w *world) disturb() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.disturbed = append(w.disturbed, time.Now())
+	w.tell("a kill, a start, a change or an outage")
 }
 
 func (w *world) belief(user string) *belief {
@@ -160,6 +179,7 @@ func (w *world) hold(token string) {
 func (w *world) died() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.tell("a life is over")
 	for _, b := range w.beliefs {
 		b.now = b.stored
 	}

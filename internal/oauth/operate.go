@@ -81,7 +81,7 @@ func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error 
 			Fingerprint: was.Fingerprint,
 			Tokens:      TokenSet{RefreshToken: refreshToken, RefreshObtained: now},
 			Latch:       was.Latch,
-			SignedIn:    true,
+			SignedIn:    was.SignedIn, // until it is known to be good
 			Refreshed:   now,
 		}, true
 	})
@@ -98,8 +98,11 @@ func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error 
 		return nil
 	}
 	back := s.replace(ctx, a, keep, func(now record) (record, bool) {
-		refused = now.Dead != nil || now.Doubt != nil
-		return old, refused
+		if refused = now.Dead != nil || now.Doubt != nil; refused {
+			return old, true
+		}
+		now.SignedIn = true
+		return now, err == nil
 	})
 	if refused {
 		return errors.Join(ErrImportRefused, back)

@@ -106,6 +106,9 @@ func (f *boltFile) verify() error {
 func checkSchema(tx *bbolt.Tx) error {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil || meta.Get(versionKey) == nil {
+		if first, _ := tx.Cursor().First(); first == nil {
+			return fmt.Errorf("%w: it has nothing in it", errDamaged)
+		}
 		return errForeign
 	}
 	if v := meta.Get(versionKey); string(v) != schemaVersion {
