@@ -167,9 +167,7 @@ func (s *Session) drop(ctx context.Context, loggedOut bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.token.Store(nil)
-	if !s.record().Latch.holds(s.account.Load()) {
-		s.failure, s.failures, s.circuit = nil, 0, circuit{}
-	}
+	s.failure, s.failures, s.circuit = nil, 0, circuit{} // a latch is in the record
 	s.schedule(s.sessions.now())
 	return nil
 }
