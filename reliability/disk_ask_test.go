@@ -82,6 +82,7 @@ type diskStatus struct {
 	Accounts []struct {
 		Account, State, Detail string
 		Unsaved                bool
+		Expires                time.Time
 	}
 }
 
@@ -103,6 +104,18 @@ func (st diskStatus) degraded() bool {
 	return st.Problem != ""
 }
 
+// refreshing reports whether a refresh of the first account may be under way.
+func (p *diskProxy) refreshing() bool {
+	p.Helper()
+	for _, a := range p.status().Accounts {
+		if a.Account == "erp" {
+			idle := a.State == "ready" && a.Expires.IsZero()
+			return !idle && time.Until(a.Expires) < p.lifetime/2
+		}
+	}
+	return false
+}
+
 // eventually waits until what holds, and returns how long that took.
 func (p *diskProxy) eventually(most time.Duration, what string, holds func() bool) time.Duration {
 	p.Helper()
@@ -111,12 +124,13 @@ func (p *diskProxy) eventually(most time.Duration, what string, holds func() boo
 		if time.Since(begin) > most {
 			p.Fatalf("after %v still not: %s (status %+v)", most, what, p.status())
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(max(20*time.Millisecond, most/1000))
 	}
 	return time.Since(begin)
 }
 
-// traffic calls the site all the time until the returned function is called,
+// traffic calls the site, 2,000 times in a token's life and at most 100 times a
+// second, until the returned function is called,
 // which tells how many calls there were and those that failed.
 func (p *diskProxy) traffic() (end func() (calls int, failures []error)) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -124,7 +138,7 @@ func (p *diskProxy) traffic() (end func() (calls int, failures []error)) {
 	calls, failures := 0, []error(nil)
 	go func() {
 		defer close(done)
-		for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		for ; ctx.Err() == nil; time.Sleep(max(10*time.Millisecond, p.lifetime/2000)) {
 			calls++
 			if err := p.call(); err != nil {
 				failures = append(failures, err)

@@ -116,10 +116,11 @@ func TestG07DiskFullForAnHour(t *testing.T) {
 	p.restarted()
 }
 
-// restarted kills the process and makes sure that the next one goes on with the
-// newest refresh token.
+// restarted kills the process between two refreshes and makes sure that the next
+// one goes on with the newest refresh token.
 func (p *diskProxy) restarted() {
 	p.Helper()
+	p.eventually(p.lifetime+10*time.Second, "no refresh under way", func() bool { return !p.refreshing() })
 	p.stop(syscall.SIGKILL)
 	p.start()
 	if err := errors.Join(p.call(), p.refresh()); err != nil {

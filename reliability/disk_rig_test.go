@@ -42,7 +42,8 @@ type diskProxy struct {
 	*testing.T
 	sb              *sandbox.Sandbox
 	servers         *sandbox.Servers
-	dir             string // of all that must not break
+	lifetime        time.Duration // of an access token
+	dir             string        // of all that must not break
 	database, spill string
 	cmd             *exec.Cmd
 	ended           chan struct{}
@@ -57,7 +58,8 @@ func newDiskProxy(t *testing.T, lifetime time.Duration, database, spill string) 
 	if database == "" {
 		database = dir + "/data/tokens.db"
 	}
-	p := &diskProxy{T: t, dir: dir, database: database, spill: spill, sb: sandbox.New(sandbox.Config{TokenLifetime: lifetime})}
+	p := &diskProxy{T: t, lifetime: lifetime, dir: dir, database: database, spill: spill,
+		sb: sandbox.New(sandbox.Config{TokenLifetime: lifetime, EventLimit: 100_000})}
 	if spill == "" {
 		p.spill = database + ".spill"
 	}
