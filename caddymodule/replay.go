@@ -23,8 +23,8 @@ const discardLimit = 64 << 10
 //	}
 //
 // Its methods are for the one goroutine that runs RoundTrip; the requests that it makes are for
-// any, as transports use them. The incoming request and its URL, header and trailer maps are
-// never changed. Response bodies are not touched, except by discard.
+// any, as transports use them. The incoming request, its URL and its header map are never changed.
+// Response bodies are not touched, except by discard.
 type replay struct {
 	req    *http.Request
 	source *replaySource // nil without a body
@@ -42,9 +42,8 @@ func newReplay(req *http.Request, limit int64) *replay {
 // Attempts after the first need a true canReplay before; they start at the body's first byte, and
 // reads of the attempt before fail from now on unless the whole body is here already.
 //
-// Length and transfer coding stay as they came, except that a body of unknown length with declared
-// trailers says chunked: net/http would otherwise probe some methods' bodies from a second
-// goroutine, which may fill the trailer map while the first one walks it.
+// Length and transfer coding stay as they came. Trailers are dropped: what decided about the
+// request has not seen them.
 func (p *replay) attempt(authorization []string) *http.Request {
 	// One allocation for both: they live equally long.
 	out := &struct {
@@ -62,6 +61,7 @@ func (p *replay) attempt(authorization []string) *http.Request {
 		out.req.URL = &out.url
 	}
 	out.req.Header = withAuthorization(out.req.Header, authorization)
+	out.req.Trailer = nil
 	return &out.req
 }
 

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"reflect"
 	"sync"
@@ -12,10 +11,9 @@ import (
 const replayChunk = 32 << 10 // bytes asked of a request body at once
 
 var (
-	errReplaced    = errors.New("reading the request body: another attempt took over")
-	errNotKept     = errors.New("reading the request body again: it is longer than what was kept")
-	errBodyInUse   = errors.New("reading the request body: an earlier round trip has not let go of it")
-	chunkedRequest = []string{"chunked"}
+	errReplaced  = errors.New("reading the request body: another attempt took over")
+	errNotKept   = errors.New("reading the request body again: it is longer than what was kept")
+	errBodyInUse = errors.New("reading the request body: an earlier round trip has not let go of it")
 )
 
 // busyBodies holds the bodies that a finished replay still reads or has yet to close. Caddy may
@@ -29,17 +27,15 @@ var busyBodies sync.Map // of io.ReadCloser
 // while the client is silent. Without that, an upstream that ends a stream early (gRPC does so for
 // every error) would wait for a client that waits for it.
 type replaySource struct {
-	request  http.Request  // as it came, but for its trailers: a read at EOF changes those
-	original *http.Request // whose Trailer is complete at EOF
-	body     io.ReadCloser
-	limit    int64
+	request http.Request // as it came
+	body    io.ReadCloser
+	limit   int64
 
 	mu       sync.Mutex
 	changed  sync.Cond     // anything below changed
 	buf      []byte        // the body from byte base on, as far as it has been read
 	base     int64         // more than 0 when the beginning is gone
 	err      error         // how the body ended; io.EOF when it is complete
-	trailer  http.Header   // set with io.EOF
 	reading  bool          // a goroutine is in body.Read, and owns buf beyond its length
 	touched  bool          // body.Read was called
 	held     bool          // an attempt is announced: keep the beginning
@@ -54,12 +50,8 @@ func newReplaySource(req *http.Request, limit int64) *replaySource {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	s := &replaySource{request: *req, original: req, body: req.Body, limit: max(limit, 0)}
+	s := &replaySource{request: *req, body: req.Body, limit: max(limit, 0)}
 	s.changed.L = &s.mu
-	s.request.Trailer = maps.Clone(req.Trailer)
-	if len(req.Trailer) > 0 && req.ContentLength < 0 && len(req.TransferEncoding) == 0 {
-		s.request.TransferEncoding = chunkedRequest
-	}
 	if reflect.ValueOf(s.body).Comparable() {
 		if _, busy := busyBodies.Load(s.body); busy {
 			s.err, s.closed = errBodyInUse, true
@@ -68,10 +60,9 @@ func newReplaySource(req *http.Request, limit int64) *replaySource {
 	return s
 }
 
-// begin gives out a body and a trailer map of its own, and makes it the current attempt.
+// begin gives out a body, and makes it the current attempt.
 func (s *replaySource) begin(out *http.Request) {
-	out.Trailer = maps.Clone(s.request.Trailer)
-	first := &replayReader{source: s, trailer: out.Trailer}
+	first := &replayReader{source: s}
 	out.Body = first
 	// An HTTP/2 transport asks for the body again when the server goes away before reading it.
 	last := first
@@ -86,8 +77,8 @@ func (s *replaySource) begin(out *http.Request) {
 		case s.err != nil && s.err != io.EOF:
 			return nil, s.err
 		}
-		last.stale = true // two writers must not share the trailer map
-		last = &replayReader{source: s, trailer: last.trailer, published: last.published}
+		last.stale = true
+		last = &replayReader{source: s}
 		s.replace(last)
 		return last, nil
 	}
@@ -140,15 +131,10 @@ func (s *replaySource) grow() {
 // fill reads the body once.
 func (s *replaySource) fill(room []byte) {
 	n, err := s.body.Read(room)
-	var trailer http.Header
-	if err == io.EOF {
-		// Caddy and net/http fill the map in the Read that returns EOF, so it is safe here only.
-		trailer = s.original.Trailer.Clone()
-	}
 	s.mu.Lock()
 	s.reading = false
 	s.buf = s.buf[:len(s.buf)+n]
-	s.err, s.trailer = err, trailer
+	s.err = err
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	s.release()
@@ -200,14 +186,12 @@ func (s *replaySource) release() {
 
 // A replayReader is the body of one attempt, or of one try of a transport within it.
 type replayReader struct {
-	source  *replaySource
-	trailer http.Header // the attempt's own, filled at EOF
+	source *replaySource
 
 	// Under source.mu:
-	at        int64 // the next byte to give out
-	closed    bool
-	stale     bool // GetBody gave out another one
-	published bool // trailer is filled
+	at     int64 // the next byte to give out
+	closed bool
+	stale  bool // GetBody gave out another one
 }
 
 // Read gives out what is kept, then what comes.
@@ -225,12 +209,12 @@ func (r *replayReader) Read(p []byte) (int, error) {
 		if n := copy(p, s.buf[r.at-s.base:]); n > 0 {
 			r.at += int64(n)
 			if s.err == io.EOF && r.at == s.base+int64(len(s.buf)) {
-				return n, r.end()
+				return n, io.EOF
 			}
 			return n, nil
 		}
 		if s.err != nil {
-			return 0, r.end()
+			return 0, s.err
 		}
 		if !s.reading {
 			if room := s.room(); room != nil {
@@ -254,17 +238,6 @@ func (r *replayReader) unusable() error {
 		return errNotKept
 	}
 	return nil
-}
-
-// end fills the trailer map if the body is complete, and returns how it ended. source.mu is held.
-func (r *replayReader) end() error {
-	s := r.source
-	if s.err == io.EOF && r.trailer != nil && !r.published {
-		r.published = true // once: the try before may still be writing them
-		clear(r.trailer)
-		maps.Copy(r.trailer, s.trailer)
-	}
-	return s.err
 }
 
 // Close ends the reading of r. It neither waits for a read of the source nor closes the source

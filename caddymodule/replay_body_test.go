@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -48,8 +47,6 @@ func TestReplayRandomInterleavings(t *testing.T) {
 			length = int64(len(want))
 		}
 		req := replayRequest(t, "http://h/", src, length)
-		req.Trailer = http.Header{"X-Sum": nil}
-		src.trailer, src.final = req.Trailer, http.Header{"X-Sum": {"1"}}
 		p := newReplay(req, int64(rnd.IntN(60<<10)))
 
 		out := p.attempt(replayOld)
@@ -106,9 +103,6 @@ func TestReplayRandomInterleavings(t *testing.T) {
 			got, err := io.ReadAll(body)
 			if err != nil || !bytes.Equal(got, want[taken:]) {
 				t.Errorf("seed %d: %d bytes after %d of %d, %v", seed, len(got), taken, len(want), err)
-			}
-			if again.Trailer.Get("X-Sum") != "1" {
-				t.Errorf("seed %d: trailers %v", seed, again.Trailer)
 			}
 		}
 		body.Close()
@@ -336,61 +330,6 @@ func TestReplayOlderAttempt(t *testing.T) {
 	}
 	if got, err := io.ReadAll(older); string(got) != "hello" || err != nil {
 		t.Errorf("with the whole body here, older: %q %v", got, err)
-	}
-	p.finish()
-}
-
-// The trailer maps of attempts are written and read by different goroutines; the race detector
-// finds what is shared.
-func TestReplayTrailerMaps(t *testing.T) {
-	t.Parallel()
-	pr, pw := io.Pipe()
-	src := newReplayBody(pr)
-	req := replayRequest(t, "http://h/", src, -1)
-	req.Trailer = http.Header{"X-Sum": nil}
-	src.trailer, src.final = req.Trailer, http.Header{"X-Sum": {"1"}}
-	p := newReplay(req, 10)
-	first := p.attempt(replayOld)
-	go func() { _, _ = first.Body.Read(make([]byte, 1)) }()
-	for src.reads.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	p.canReplay()
-	pw.Close() // the source's map is written now, while this is made:
-	second := p.attempt(replayNew)
-	first.Trailer["X-New"] = nil
-	if len(second.Trailer) != 1 {
-		t.Errorf("second attempt before EOF: %v", second.Trailer)
-	}
-	if _, err := io.ReadAll(second.Body); err != nil || second.Trailer.Get("X-Sum") != "1" || len(req.Trailer) != 1 {
-		t.Errorf("%v %v %v", err, second.Trailer, req.Trailer)
-	}
-
-	// The try before may still be writing the trailers of an attempt that starts again.
-	again, err := second.GetBody()
-	if err != nil {
-		t.Fatal(err)
-	}
-	walked := make(chan int)
-	go func() {
-		n := 0
-		for range second.Trailer {
-			n++
-		}
-		walked <- n
-	}()
-	_, _ = io.ReadAll(again)
-	if <-walked != 1 {
-		t.Error("the trailers are gone")
-	}
-	if _, err := second.Body.Read(make([]byte, 1)); !errors.Is(err, errReplaced) {
-		t.Errorf("the try before reads on: %v", err)
-	}
-	if _, err := first.GetBody(); !errors.Is(err, errReplaced) {
-		t.Errorf("the attempt before starts again: %v", err)
-	}
-	if third := p.attempt(nil); !reflect.DeepEqual(third.Trailer, http.Header{"X-Sum": nil}) {
-		t.Errorf("an attempt announces trailers %v", third.Trailer)
 	}
 	p.finish()
 }

@@ -80,9 +80,6 @@ func TestReplayGoAway(t *testing.T) {
 						if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, want) {
 							t.Errorf("%s: %d bytes, %v", r.Header.Get("Authorization"), len(got), err)
 						}
-						if r.Trailer.Get("X-Sum") != "1" && r.ContentLength < 0 {
-							t.Errorf("trailers %v", r.Trailer)
-						}
 						if isOld(r) {
 							refuse(w)
 						}
@@ -103,10 +100,6 @@ func TestReplayGoAway(t *testing.T) {
 				}
 				src := newReplayBody(bytes.NewReader(want))
 				req := replayRequest(t, target, src, length)
-				if length < 0 {
-					req.Trailer = http.Header{"X-Sum": nil}
-					src.trailer, src.final = req.Trailer, http.Header{"X-Sum": {"1"}}
-				}
 				res, err := (&replayTrip{first: inner[0], second: inner[1], limit: limit}).RoundTrip(req)
 				switch {
 				case limit < int64(len(want)):
