@@ -21,6 +21,8 @@ var (
 	ErrMisconfigured = errors.New("the account is misconfigured")
 	// ErrTokenTimeout: the caller waited for a token as long as it may.
 	ErrTokenTimeout = errors.New("waiting for a token took too long")
+	// ErrBusy: too many callers wait for the same token.
+	ErrBusy = errors.New("too many callers wait for a token")
 	// ErrStoreUnavailable: the store can't be read, so that nothing is known
 	// about the session.
 	ErrStoreUnavailable = errors.New("the token store is not available")

@@ -2,7 +2,9 @@ package oauth
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +25,8 @@ type Session struct {
 	asked atomic.Bool
 	// quiet holds wake-ups back until this monotonic time.
 	quiet atomic.Int64
+	// waiting counts the callers that wait for a flight.
+	waiting atomic.Int64
 
 	item queueItem
 
@@ -76,10 +80,16 @@ func (b *brake) note(now instant) {
 // Otherwise Token waits for one, bounded by ctx and the account's token
 // time-out, or returns a [Failure].
 func (s *Session) Token(ctx context.Context) (*Token, error) {
+	return s.TokenAmong(ctx, math.MaxInt)
+}
+
+// TokenAmong is Token for one of at most so many callers that wait; one more
+// fails at once, with [ErrBusy].
+func (s *Session) TokenAmong(ctx context.Context, waiters int) (*Token, error) {
 	t, now := s.token.Load(), s.sessions.now()
 	f := t.freshness(now)
 	if f == Expired || t.rejected.Load() {
-		return s.await(ctx)
+		return s.await(ctx, waiters)
 	}
 	if !s.asked.Load() {
 		s.asked.Store(true)
@@ -108,15 +118,22 @@ func (s *Session) Current() *Token {
 }
 
 // await joins or starts a flight and waits for its end.
-func (s *Session) await(ctx context.Context) (*Token, error) {
+func (s *Session) await(ctx context.Context, waiters int) (*Token, error) {
 	timeout := s.account.Load().TokenTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrTokenTimeout)
 	defer cancel()
-	for {
+	for waits := false; ; {
 		t, f, err := s.join()
 		s.asked.Store(true)
 		if f == nil {
 			return t, err
+		}
+		if !waits {
+			waits = true
+			defer s.waiting.Add(-1)
+			if s.waiting.Add(1) > int64(waiters) {
+				return nil, &Failure{Err: ErrBusy, Detail: fmt.Sprintf("%d callers wait for the same token already", waiters)}
+			}
 		}
 		select {
 		case <-f.done:
