@@ -10,7 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
@@ -251,59 +250,18 @@ func (app *App) parseStore(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parsers of the guard's options, which bearer_proxy shares.
-func (g *Guard) parsers() map[string]parser {
-	return map[string]parser{
-		"callers":          g.parseCallers,
-		"hosts":            checked(words(&g.Hosts), g.checkHosts),
-		"user_from_header": checked(word(&g.UserFromHeader), func() error { return checkUserField(g.UserFromHeader) }),
-		"allow_upgrade":    toggle(&g.AllowUpgrade),
-	}
-}
-
-// guardLater are the guard's options that will be.
-var guardLater = later{
-	"origins":               "requests of browsers are not told apart yet",
-	"caller_key":            "callers are told apart by their address only; use callers",
-	"strict_paths":          "use Caddy's matchers",
-	"pass_headers":          "only Authorization is taken off",
-	"pass_response_headers": "nothing is taken off the API's answers",
-	"max_waiters":           "waiters are bounded by token_timeout",
-	"audit":                 "use Caddy's access log",
-}
-
-func (g *Guard) parseCallers(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) == 0 {
-		return d.ArgErr()
-	}
-	for _, arg := range args {
-		if arg == "private_ranges" {
-			g.Callers = append(g.Callers, caddyhttp.PrivateRangesCIDR()...)
-			continue
+// count reads a whole number above 0.
+func count(to *int) parser {
+	return func(d *caddyfile.Dispenser) error {
+		name, text := d.Val(), ""
+		if !d.AllArgs(&text) {
+			return d.ArgErr()
 		}
-		if _, err := caddyhttp.CIDRExpressionToPrefix(arg); err != nil {
-			return d.Errf("callers %s: it must be an IP address, a CIDR or private_ranges", arg)
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return d.Errf("%s %s: it must be a number above 0", name, text)
 		}
-		g.Callers = append(g.Callers, arg)
+		*to = n
+		return nil
 	}
-	return nil
-}
-
-// parseGuard reads the directive:
-//
-//	bearer_guard [<matcher>] {
-//		callers <cidr...|private_ranges>
-//		hosts   <name...>
-//		allow_upgrade
-//	}
-func parseGuard(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	g := new(Guard)
-	h.Next() // bearer_guard
-	if h.NextArg() {
-		return nil, h.ArgErr()
-	}
-	options := g.parsers()
-	delete(options, "user_from_header") // this form has no user
-	return g, block(h.Dispenser, "bearer_guard", options, guardLater)
 }

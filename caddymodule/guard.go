@@ -3,15 +3,13 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
@@ -23,11 +21,22 @@ import (
 // It refuses, before anything else, the methods CONNECT, TRACE and TRACK, and
 // upgrades of the protocol unless allowed. It answers only to names of this
 // machine, so that a web page can't reach it by a name of its own (DNS
-// rebinding), and serves only callers on this machine unless others are
-// configured.
+// rebinding); refuses requests that web pages send; and serves only callers on
+// this machine, unless others are configured or show a key.
+//
+// What the caller sends of credentials, cookies, browsers and proxies in front
+// does not reach the API: Authorization, Proxy-Authorization, Cookie, X-API-Key,
+// Forwarded, X-Forwarded-*, X-Real-IP, Via, Origin, Referer, Sec-*, in any
+// spelling, nor do request trailers.
+//
+// An answer without Cache-Control gets `private, no-store`: a cache between us
+// and the caller can't know that it is not for all.
 //
 // What it refuses is answered with a problem document (RFC 9457), with a code
-// in it and in the header Caddy-Bearer-Error, and logged with the line to add.
+// in it and in the header Caddy-Bearer-Error, and logged with the line to add,
+// each code once a second at most. The connection of a refused request is
+// closed; so is that of an HTTP/1 request with a chunked body, behind which
+// another could be smuggled (RFC 9112 §6.1).
 type Guard struct {
 	// The account whose token the request will carry; may hold placeholders.
 	// With it, a missing token is answered here and doesn't count against the
@@ -54,13 +63,44 @@ type Guard struct {
 	// (HTTP/1.0) passes.
 	Hosts []string `json:"hosts,omitempty"`
 
+	// Web pages that may call, by their origin: `https://app.example.com`. Other
+	// pages are refused, also those of the site itself. Default: none.
+	Origins []string `json:"origins,omitempty"`
+
+	// Keys that callers show. With any, a request without one is refused, and
+	// callers may be anywhere unless `callers` says where. Default: none.
+	CallerKeys []CallerKey `json:"caller_keys,omitempty"`
+
+	// Refuse paths that servers may read differently: with empty or dot segments,
+	// backslashes, or escaped slashes, percent signs and control bytes. Default:
+	// any path passes, byte for byte.
+	StrictPaths bool `json:"strict_paths,omitempty"`
+
 	// Let upgrades of the protocol (WebSocket) through.
 	AllowUpgrade bool `json:"allow_upgrade,omitempty"`
 
+	// Request fields that reach the API although they are withheld by default;
+	// `*` at the end stands for any rest. Authorization can't be one.
+	PassHeaders []string `json:"pass_headers,omitempty"`
+
+	// How many callers may wait for the same token; one more is answered 503
+	// with code busy. Default: 2000.
+	MaxWaiters int `json:"max_waiters,omitempty"`
+
+	// Whether each request leaves a line in the log
+	// `http.handlers.bearer_guard.audit`: which caller used which account for
+	// which method, host and path, and what came of it. Default: true.
+	Audit *bool `json:"audit,omitempty"`
+
 	app     *App
-	log     *slog.Logger
+	log     *refusalLog
+	audit   *zap.Logger // nil: none
 	callers []netip.Prefix
+	keys    callerKeys
 }
+
+// defaultWaiters is how many callers wait for one token by default.
+const defaultWaiters = 2000
 
 func (*Guard) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.bearer_guard", New: func() caddy.Module { return new(Guard) }}
@@ -68,7 +108,10 @@ func (*Guard) CaddyModule() caddy.ModuleInfo {
 
 // Provision prepares the lists.
 func (g *Guard) Provision(ctx caddy.Context) (err error) {
-	g.log = ctx.Slogger()
+	g.log = &refusalLog{to: ctx.Slogger()}
+	if g.Audit == nil || *g.Audit {
+		g.audit = ctx.Logger().Named("audit")
+	}
 	if g.app, err = appOf(ctx); err != nil {
 		return err
 	}
@@ -94,7 +137,32 @@ func (g *Guard) Provision(ctx caddy.Context) (err error) {
 	for i, h := range g.Hosts {
 		g.Hosts[i] = strings.ToLower(h)
 	}
+	if err := g.checkOrigins(); err != nil {
+		return fmt.Errorf("origins %w", err)
+	}
+	if err := checkFields(g.PassHeaders, "Authorization"); err != nil {
+		return fmt.Errorf("pass_headers %w", err)
+	}
+	for _, k := range g.CallerKeys {
+		if err := g.keys.add(k, ctx.Slogger()); err != nil {
+			return err
+		}
+	}
+	if g.MaxWaiters, err = waiters(g.MaxWaiters); err != nil {
+		return err
+	}
 	return g.exposure(ctx)
+}
+
+// waiters is the configured number, or the default.
+func waiters(n int) (int, error) {
+	switch {
+	case n < 0:
+		return 0, errors.New("max_waiters: it must be a number above 0")
+	case n == 0:
+		return defaultWaiters, nil
+	}
+	return n, nil
 }
 
 func (g *Guard) checkHosts() error {
@@ -109,12 +177,12 @@ func (g *Guard) checkHosts() error {
 // exposure refuses a site that others can reach while nothing says who may
 // call: it would be open to nobody, which its operator surely didn't mean.
 func (g *Guard) exposure(ctx caddy.Context) error {
-	if len(g.callers) > 0 {
+	if len(g.callers) > 0 || len(g.CallerKeys) > 0 {
 		return nil
 	}
 	if l := publicListener(ctx); l != "" {
 		return fmt.Errorf("the site listens on %s, beyond this machine, but nothing says who may call; "+
-			"add `bind 127.0.0.1 [::1]` to the site, or `callers <address or CIDR>...` to bearer_proxy or bearer_guard", l)
+			"add `bind 127.0.0.1 [::1]` to the site, or `callers <address or CIDR>...` or `caller_key <name> {file.<path>}` to bearer_proxy or bearer_guard", l)
 	}
 	return nil
 }
@@ -126,34 +194,48 @@ const passageVar = "bearer.passage"
 // a configuration could write.
 type passage struct {
 	account, user string         // as configured in the guard; may be empty
-	session       *oauth.Session // of the account and user; nil without one
+	session       *oauth.Session // of the account and user; nil until known
+	waiters       int
 }
 
 // ServeHTTP lets the request pass or answers it.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p, ok := g.refuse(r); ok {
-		g.log.Warn("refused a request", "code", p.Code, "detail", p.Detail, "remote", r.RemoteAddr, "method", r.Method, "host", r.Host)
+		g.log.refused(r, p)
 		w.Header().Set("Connection", "close")
 		p.write(w)
 		return nil
 	}
-	dropPortalCookies(r.Header)
-	pass := passage{account: g.Account, user: g.User}
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		// A Content-Length beside it, by which a proxy in front may have measured
+		// this request, is gone without a trace.
+		w.Header().Set("Connection", "close")
+	}
+	pass := &passage{account: g.Account, user: g.User, waiters: g.MaxWaiters}
+	answer := &passageWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, passage: pass}
+	defer g.record(r, answer)
 	if g.Account != "" {
 		var err error
 		if pass.session, err = g.app.session(r, g.Account, g.User, g.UserFromHeader); err == nil {
-			_, err = pass.session.Token(r.Context())
+			_, err = pass.session.TokenAmong(r.Context(), g.MaxWaiters)
 		}
 		if err != nil {
-			g.noToken(w, r, err)
+			g.noToken(answer, r, err)
 			return nil
 		}
 	}
-	caddyhttp.SetVar(r.Context(), passageVar, &pass)
-	err := next.ServeHTTP(w, r)
+	withhold(r.Header, g.PassHeaders, g.AllowUpgrade && r.Header["Upgrade"] != nil)
+	dropPortalCookies(r.Header)
+	caddyhttp.SetVar(r.Context(), passageVar, pass)
+	err := next.ServeHTTP(answer, r)
 	var he caddyhttp.HandlerError
-	if errors.As(err, &he) && (he.StatusCode == http.StatusBadGateway || he.StatusCode == http.StatusGatewayTimeout) {
-		w.Header().Set(errorHeader, "upstream_unreachable")
+	if errors.As(err, &he) {
+		if answer.status == 0 {
+			answer.status = he.StatusCode
+		}
+		if he.StatusCode == http.StatusBadGateway || he.StatusCode == http.StatusGatewayTimeout {
+			w.Header().Set(errorHeader, "upstream_unreachable")
+		}
 	}
 	return err
 }
@@ -169,140 +251,6 @@ func (g *Guard) noToken(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	p.write(w)
-}
-
-// refuse decides whether a request is refused, and how. The cheapest and the
-// most dangerous come first.
-func (g *Guard) refuse(r *http.Request) (problem, bool) {
-	switch {
-	case refusedMethod(r.Method):
-		return refusal("method_refused", "CONNECT, TRACE and TRACK are never passed"), true
-	case upgrades(r.Header) && !g.AllowUpgrade:
-		return refusal("upgrade_refused", "to let WebSocket and the like pass, add the line: allow_upgrade"), true
-	case !g.hostAllowed(r.Host):
-		return refusal("host_refused", "to answer to this name, add the line: hosts "+printable(r.Host)), true
-	}
-	if detail, ok := g.callerAllowed(r); !ok {
-		return refusal("caller_refused", detail), true
-	}
-	return problem{}, false
-}
-
-// refusedMethod reports the methods that are never passed: CONNECT turns the
-// connection into a tunnel, TRACE answers with the token.
-func refusedMethod(method string) bool {
-	switch strings.ToUpper(method) {
-	case http.MethodConnect, http.MethodTrace, "TRACK":
-		return true
-	}
-	return false
-}
-
-// upgrades reports whether a request wants another protocol. The offer of
-// HTTP/2 that Java's client adds to its first request is no such wish: it is
-// taken off, and nothing else happens.
-func upgrades(h http.Header) bool {
-	values := h.Values("Upgrade")
-	if len(values) == 0 {
-		return false
-	}
-	if len(values) == 1 && strings.EqualFold(strings.TrimSpace(values[0]), "h2c") {
-		h.Del("Upgrade")
-		h.Del("Http2-Settings")
-		return false
-	}
-	return true
-}
-
-// hostAllowed reports whether we answer to a Host (RFC 9110 §7.2).
-func (g *Guard) hostAllowed(host string) bool {
-	if host == "" {
-		return true // HTTP/1.0
-	}
-	host = strings.ToLower(host)
-	name := hostName(host)
-	return loopback(name) || slices.Contains(g.Hosts, host) || slices.Contains(g.Hosts, name) ||
-		strings.Contains(name, ":") && slices.Contains(g.Hosts, "["+name+"]")
-}
-
-// hostName is a Host without port and brackets, or as it is if it has another
-// form than name, name:port, [address] or [address]:port.
-func hostName(host string) string {
-	name, port, err := net.SplitHostPort(host)
-	if err != nil {
-		name, port, err = net.SplitHostPort(host + ":")
-	}
-	if err != nil || strings.Trim(port, "0123456789") != "" {
-		return host
-	}
-	return name
-}
-
-var forwarding = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"}
-
-// callerAllowed reports whether the caller may pass, or which line would let
-// it.
-func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
-	if len(g.callers) > 0 {
-		client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-		ip, err := netip.ParseAddr(client)
-		if err != nil && unixPeer(r.RemoteAddr) && forwardedBy(r) == "" {
-			return "", true
-		}
-		ip = ip.Unmap().WithZone("")
-		if err == nil && slices.ContainsFunc(g.callers, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-			return "", true
-		}
-		return "to serve this caller, add the line: callers " + printable(client), false
-	}
-	if unixPeer(r.RemoteAddr) {
-		return "", true
-	}
-	if !localPeer(r) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		return "to serve callers beyond this machine, add the line: callers " + printable(host), false
-	}
-	if name := forwardedBy(r); name != "" {
-		return "the request was forwarded from elsewhere (" + name + "); to serve such, add the line: callers 127.0.0.1 ::1", false
-	}
-	return "", true
-}
-
-// localCaller reports whether a request is from this machine, as far as can be
-// told, and was not forwarded from elsewhere.
-func localCaller(r *http.Request) bool {
-	return forwardedBy(r) == "" && localPeer(r)
-}
-
-// localPeer reports whether a connection is from this machine.
-func localPeer(r *http.Request) bool {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return unixPeer(r.RemoteAddr) || err == nil && peer.Addr().Unmap().IsLoopback()
-}
-
-// forwardedBy names the field that tells that a request came through another
-// proxy, or is empty.
-func forwardedBy(r *http.Request) string {
-	for _, name := range forwarding {
-		if r.Header[name] != nil {
-			return name
-		}
-	}
-	return ""
-}
-
-// unixPeer reports the remote address that a Unix socket gives.
-func unixPeer(remote string) bool { return remote == "" || strings.HasPrefix(remote, "@") }
-
-// printable keeps what can be part of a host or an address.
-func printable(s string) string {
-	s = strings.Map(func(c rune) rune {
-		if c > ' ' && c < 0x7f && !strings.ContainsRune("\"'`\\<>{}", c) {
-			return c
-		}
-		return -1
-	}, s)
-	return s[:min(len(s), 100)]
 }
 
 var (

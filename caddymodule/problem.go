@@ -40,6 +40,10 @@ var problems = map[string]problem{
 	"host_refused":         {Status: 421, Title: "The proxy doesn't answer to this host name"},
 	"method_refused":       {Status: 405, Title: "The proxy doesn't pass this method"},
 	"upgrade_refused":      {Status: 403, Title: "The proxy doesn't pass upgrades of the protocol"},
+	"origin_refused":       {Status: 403, Title: "The proxy doesn't serve this web page"},
+	"key_refused":          {Status: 401, Title: "The proxy serves those who show a key"},
+	"path_refused":         {Status: 400, Title: "The proxy doesn't pass ambiguous paths"},
+	"token_leak_stopped":   {Status: 502, Title: "The API's answer holds the access token"},
 	"upstream_not_allowed": {Status: 502, Title: "The account's token may not go to this upstream"},
 }
 
@@ -47,8 +51,11 @@ var problems = map[string]problem{
 func refusal(code, detail string) problem {
 	p := problems[code]
 	p.Code, p.Detail = code, detail
-	if p.Status == http.StatusMethodNotAllowed { // RFC 9110 §15.5.6
+	switch p.Status {
+	case http.StatusMethodNotAllowed: // RFC 9110 §15.5.6
 		p.header = http.Header{"Allow": {"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}
+	case http.StatusUnauthorized: // RFC 9110 §15.5.2
+		p.header = http.Header{"Www-Authenticate": {`Basic realm="caddy-bearer", charset="UTF-8"`}}
 	}
 	return p
 }
@@ -75,6 +82,8 @@ func tokenProblem(err error, now time.Time) problem {
 		p.Code, p.Title = "account_misconfigured", "The account is misconfigured"
 	case errors.Is(err, oauth.ErrTokenTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		p.Status, p.Code, p.Title = 504, "token_timeout", "Waiting for a token took too long"
+	case errors.Is(err, oauth.ErrBusy):
+		p.Code, p.Title, p.retryAfter = "busy", "Too many callers wait for a token", time.Second
 	case errors.Is(err, oauth.ErrUnknownAccount):
 		return refusal("unknown_account", "the account is not configured; configured ones are listed by `caddy bearer status`")
 	case errors.Is(err, oauth.ErrUnknownUser):

@@ -79,7 +79,8 @@ func TestProblemOfToken(t *testing.T) {
 // The codes and statuses are promised to whoever reads them by machine.
 func TestProblemRefusals(t *testing.T) {
 	t.Parallel()
-	want := map[string]int{"unknown_account": 403, "caller_refused": 403, "host_refused": 421, "method_refused": 405, "upgrade_refused": 403, "upstream_not_allowed": 502}
+	want := map[string]int{"unknown_account": 403, "caller_refused": 403, "host_refused": 421, "method_refused": 405, "upgrade_refused": 403,
+		"origin_refused": 403, "key_refused": 401, "path_refused": 400, "upstream_not_allowed": 502, "token_leak_stopped": 502}
 	if got, want := slices.Sorted(maps.Keys(problems)), slices.Sorted(maps.Keys(want)); !slices.Equal(got, want) {
 		t.Errorf("the codes are %q, want %q", got, want)
 	}

@@ -4,26 +4,31 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"github.com/dustin/go-humanize"
-
-	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 // parseProxy reads the directive bearer_proxy: a guard, and a reverse_proxy
 // with the transport bearer behind it.
 //
 //	bearer_proxy [<matcher>] <account>[/<user>] [<upstreams...>] {
-//		callers          <cidr...|private_ranges>
-//		hosts            <name...>
-//		user_from_header <field>
+//		callers               <cidr...|private_ranges>
+//		hosts                 <name...>
+//		origins               <origin...>
+//		caller_key            <name> <secret>
+//		user_from_header      <field>
+//		strict_paths
 //		allow_upgrade
-//		replay_body      <size>
+//		pass_headers          <name...>
+//		pass_response_headers <name...>
+//		max_waiters           <n>
+//		audit                 on|off
+//		replay_body           <size>
 //		# and every subdirective of reverse_proxy; the options of a
 //		# `transport http { … }` go to our transport
 //	}
@@ -103,28 +108,32 @@ func splitProxy(segment []caddyfile.Token, here *caddyfile.Dispenser) (proxyPart
 		p.block = append(p.block, segment[len(segment)-1])
 	}
 	p.transport.UserFromHeader = p.guard.UserFromHeader
+	p.transport.PassHeaders, p.transport.MaxWaiters = p.guard.PassHeaders, p.guard.MaxWaiters
 	return p, nil
 }
 
 func (p *proxyParts) splitBlock(d *caddyfile.Dispenser) error {
 	ours := p.guard.parsers()
 	ours["replay_body"] = p.transport.parseReplayBody
+	ours["pass_response_headers"] = passing(&p.transport.PassResponseHeaders, errorHeader)
 	ours["transport"] = p.parseTransport
 	seen := map[string]bool{}
 	for d.NextBlock(0) {
 		name := d.Val()
+		parse, repeatable := ours[name+"..."]
+		if !repeatable {
+			parse = ours[name]
+		}
 		switch {
-		case guardLater[name] != "":
-			return d.Errf("bearer_proxy: %s is not supported by this version: %s", name, guardLater[name])
-		case ours[name] == nil && name != "transport":
+		case parse == nil:
 			p.upstreams = p.upstreams || name == "to" || name == "dynamic"
 			p.block = append(p.block, d.NextSegment()...)
 			continue
-		case seen[name]:
+		case seen[name] && !repeatable:
 			return d.Errf("bearer_proxy: %s is there twice; remove one", name)
 		}
 		seen[name] = true
-		if err := ours[name](d); err != nil {
+		if err := parse(d); err != nil {
 			return err
 		}
 		if d.NextArg() {
@@ -143,25 +152,6 @@ func (p *proxyParts) parseTransport(d *caddyfile.Dispenser) error {
 	}
 	p.block = append(p.block, segment...)
 	return p.transport.parseCompression(segment[1:])
-}
-
-// parseCompression reads the option that our default turns around: Caddy's own
-// parser can turn compression off, but not on.
-func (t *Transport) parseCompression(segment []caddyfile.Token) error {
-	d := caddyfile.NewDispenser(segment)
-	d.Next()
-	d.RemainingArgs()
-	for d.NextBlock(0) {
-		option := caddyfile.NewDispenser(d.NextSegment())
-		option.Next()
-		if option.Val() != "compression" {
-			continue
-		}
-		if err := onOff(&t.Compression)(option); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // accountArg reads <account>[/<user>]: names, or placeholders, parted at the
@@ -253,78 +243,3 @@ func defaultUpstream(h httpcaddyfile.Helper, account string) (string, error) {
 type errText string
 
 func (e errText) Error() string { return string(e) }
-
-func (t *Transport) parseReplayBody(d *caddyfile.Dispenser) error {
-	var text string
-	if !d.AllArgs(&text) {
-		return d.ArgErr()
-	}
-	size, err := humanize.ParseBytes(text)
-	if err != nil || size > 1<<30 {
-		return d.Errf("replay_body %s: it must be a size up to 1GiB, such as 64KiB; 0 turns replays off", text)
-	}
-	n := int64(size)
-	t.ReplayBody = &n
-	return nil
-}
-
-// UnmarshalCaddyfile reads the transport in its long form:
-//
-//	transport bearer <account>[/<user>] {
-//		user_from_header <field>
-//		replay_body <size>
-//		unguarded
-//		# and every option of the transport http
-//	}
-func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // bearer
-	segment := d.NextSegment()
-	d = caddyfile.NewDispenser(segment)
-	d.Next()
-	args := d.RemainingArgs()
-	if len(args) == 0 || args[0] == "" {
-		return d.Errf("transport bearer: which account? write `transport bearer <account>`")
-	}
-	if len(args) > 1 {
-		return d.Errf("transport bearer takes one argument: <account> or <account>/<user>")
-	}
-	var err error
-	if t.Account, t.User, err = accountArg(args[0]); err != nil {
-		return d.Errf("transport bearer %s: %v", args[0], err)
-	}
-	rest := []caddyfile.Token{sameLine(segment[0], "http")}
-	if len(segment) > 2 {
-		rest = append(rest, segment[2]) // {
-	}
-	if err := t.parseCompression(segment); err != nil {
-		return err
-	}
-	ours := map[string]parser{
-		"replay_body":      t.parseReplayBody,
-		"unguarded":        toggle(&t.Unguarded),
-		"user_from_header": checked(word(&t.UserFromHeader), func() error { return checkUserField(t.UserFromHeader) }),
-	}
-	seen := map[string]bool{}
-	for d.NextBlock(0) {
-		name := d.Val()
-		switch {
-		case ours[name] == nil:
-			rest = append(rest, d.NextSegment()...)
-		case seen[name]:
-			err = d.Errf("transport bearer: %s is there twice; remove one", name)
-		default:
-			seen[name] = true
-			err = ours[name](d)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if len(rest) == 2 { // no option of the transport http
-		return nil
-	}
-	if len(rest) > 2 {
-		rest = append(rest, segment[len(segment)-1]) // }
-	}
-	return t.HTTPTransport.UnmarshalCaddyfile(caddyfile.NewDispenser(rest))
-}

@@ -27,6 +27,10 @@ import (
 // once more if its body allows. A request without a token is never sent: it is
 // answered with a problem document, as the guard does.
 //
+// Of the API's answers Set-Cookie and Access-Control-* are dropped: the cookie
+// of one caller would become that of all. An answer whose fields hold the token
+// is stopped.
+//
 // The token goes only to the account's upstreams. All options of the transport
 // `http` are options of this one, with other defaults where a byte stream or a
 // secret is at stake: `compression` is off, no proxy is taken from the
@@ -49,12 +53,26 @@ type Transport struct {
 	// Default: 1 MiB.
 	ReplayBody *int64 `json:"replay_body,omitempty"`
 
+	// Request fields that Caddy's reverse proxy adds and that reach the API all
+	// the same: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Via. With
+	// bearer_guard in front, what the caller sends has to be named there, too.
+	PassHeaders []string `json:"pass_headers,omitempty"`
+
+	// Fields of answers that reach the caller although they are dropped by
+	// default; `*` at the end stands for any rest.
+	PassResponseHeaders []string `json:"pass_response_headers,omitempty"`
+
+	// How many callers may wait for the same token, where no guard with an
+	// account says so. Default: 2000.
+	MaxWaiters int `json:"max_waiters,omitempty"`
+
 	// Serve requests that no bearer_guard has let pass. Whoever reaches the
 	// site is the account then.
 	Unguarded bool `json:"unguarded,omitempty"`
 
 	app        *App
 	replayBody int64
+	waiters    int
 }
 
 const (
@@ -93,8 +111,24 @@ func (t *Transport) Provision(ctx caddy.Context) (err error) {
 	if t.replayBody < 0 {
 		return errors.New("replay_body must not be negative; 0 turns replays off")
 	}
+	if err := t.checkFields(); err != nil {
+		return err
+	}
+	if t.waiters, err = waiters(t.MaxWaiters); err != nil {
+		return err
+	}
 	t.defaults()
 	return t.HTTPTransport.Provision(ctx)
+}
+
+func (t *Transport) checkFields() error {
+	if err := checkFields(t.PassHeaders, "Authorization"); err != nil {
+		return fmt.Errorf("pass_headers %w", err)
+	}
+	if err := checkFields(t.PassResponseHeaders, errorHeader); err != nil {
+		return fmt.Errorf("pass_response_headers %w", err)
+	}
+	return nil
 }
 
 func (t *Transport) defaults() {
@@ -166,10 +200,9 @@ func (t *Transport) checkDial(dial string) error {
 		dial, a.Name, strings.Join(a.Upstreams, ", "), dial)
 }
 
-// RequestHeaderOps makes the upstream's own name the Host, also where the
-// upstream is asked without TLS: what the caller calls us is not its business.
+// RequestHeaderOps is applied before the operator's header_up.
 func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
-	return &headers.HeaderOps{Set: http.Header{"Host": {"{http.reverse_proxy.upstream.hostport}"}}}
+	return requestOps(t.PassHeaders, t.Unguarded)
 }
 
 // RoundTrip sends the request with a token.
@@ -188,7 +221,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if dial := dialled(req); !allowed(s.Account().Upstreams, dial, tls) || plainUpstream(dial, tls, t.unverified()) != nil {
 		return refusal("upstream_not_allowed", "account "+s.Key().Account+": to send its token there, add the line: upstream "+printable(dial)).response(req), nil
 	}
-	token, err := s.Token(req.Context())
+	token, err := s.TokenAmong(req.Context(), t.waiters)
 	if err != nil {
 		return t.app.tokenProblem(err).response(req), nil
 	}
@@ -214,6 +247,9 @@ func (t *Transport) session(req *http.Request) (*oauth.Session, *problem, bool) 
 		p := t.app.tokenProblem(err)
 		return nil, &p, false
 	}
+	if pass != nil && pass.account == "" {
+		pass.session = s
+	}
 	return s, nil, true
 }
 
@@ -234,7 +270,7 @@ func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token
 	if !again.canReplay() {
 		return res, nil
 	}
-	next, err := s.Token(req.Context())
+	next, err := s.TokenAmong(req.Context(), t.waiters)
 	if err != nil && s.Current() == nil && req.Context().Err() == nil {
 		discard(res) // the refusal of a token that is no more says less
 		return t.app.tokenProblem(err).response(req), nil
@@ -271,8 +307,7 @@ func (t *Transport) check(req *http.Request) (*http.Response, error) {
 }
 
 // attempt sends the request once. The scheme's own port is taken off the Host:
-// picky servers compare it as text. Our header is taken off the answer: it
-// would say that the answer is ours.
+// picky servers compare it as text.
 func (t *Transport) attempt(again *replay, authorization []string) (*http.Response, error) {
 	req := again.attempt(authorization)
 	if t.tlsFor(req) {
@@ -281,10 +316,15 @@ func (t *Transport) attempt(again *replay, authorization []string) (*http.Respon
 		req.Host = strings.TrimSuffix(req.Host, ":80")
 	}
 	res, err := t.HTTPTransport.RoundTrip(req)
-	if err == nil {
-		delete(res.Header, errorHeader)
+	if err != nil {
+		return nil, err
 	}
-	return res, err
+	if field := leaks(res.Header, authorization); field != "" {
+		_ = res.Body.Close()
+		return refusal("token_leak_stopped", "the API answered with the access token in the field "+printable(field)+"; ask its operator why").response(req), nil
+	}
+	swallow(res.Header, t.PassResponseHeaders)
+	return res, nil
 }
 
 // dialled is the address that a request goes to, as an upstream is written: the

@@ -215,7 +215,7 @@ func TestUsersBesideShared(t *testing.T) {
 // What binds a login to its browser is the portal's: the API, to which other
 // cookies go, doesn't get it.
 func TestUsersPortalCookie(t *testing.T) {
-	s := newScene(t, sandbox.Config{})
+	s := newScene(t, sandbox.Config{}, func(r *portalRig) { r.proxy += " {\n\t\tpass_headers Cookie\n\t}" })
 	for _, cookies := range []string{"", "; a=b", "; caddy-bearer=x"} {
 		a := s.ada.open("/echo", "Cookie", "first=1; caddy-bearer="+s.ada.cookie()+cookies)
 		if a.StatusCode != 200 || strings.Contains(a.text, s.ada.cookie()) {

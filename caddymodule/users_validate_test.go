@@ -111,7 +111,7 @@ var userValidations = []validation{
 	{"field without a user in JSON", nil, []string{`"handler":"bearer_guard","user":"{http.auth.user.id}"`, `"handler":"bearer_guard","user_from_header":"Remote-User"`}, []string{"user_from_header Remote-User is there, but the user isn't that field; write {http.request.header.Remote-User}"}},
 	{"an open brace in JSON", nil, []string{`"user":"{http.auth.user.id}"`, `"user":"{http.auth.user.id"`}, []string{"the user {http.auth.user.id: a brace is left over; write {http.auth.user.id}"}},
 	{"a closing brace in JSON", nil, []string{`"user":"{http.auth.user.id}"`, `"user":"http.auth.user.id}"`}, []string{"the user http.auth.user.id}: a brace is left over; write {http.auth.user.id}"}},
-	{"a field of bearer_guard", []string{elsewhere, "bearer_guard /b/* {\n user_from_header Remote-User\n}"}, nil, []string{"bearer_guard: unknown option user_from_header; there are allow_upgrade, callers, hosts, at Caddyfile:33"}},
+	{"a field of bearer_guard", []string{elsewhere, "bearer_guard /b/* {\n user_from_header Remote-User\n}"}, nil, []string{"bearer_guard: unknown option user_from_header; there are allow_upgrade, audit, caller_key, callers, hosts, origins, pass_headers, strict_paths, at Caddyfile:33"}},
 
 	{"with and without user", []string{elsewhere, "bearer_proxy /b/* erp http://API"}, nil, []string{"account erp is used with /<user> in one place and without in another", "use two accounts"}},
 	{"without and with user", []string{userProxy, "bearer_proxy /a/* erp http://API\nbearer_proxy /b/* erp/alice http://API"}, nil, []string{"account erp is used with /<user> in one place and without in another"}},

@@ -1,0 +1,157 @@
+package caddymodule
+
+import (
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// This file is what the guard notes of requests.
+
+// A refusalLog tells of refused requests, each code once a second at most: who
+// is refused must not be able to fill the disk.
+type refusalLog struct {
+	to *slog.Logger
+
+	mu    sync.Mutex
+	codes map[string]*refusalCount
+}
+
+type refusalCount struct {
+	told   time.Time
+	untold int // since
+}
+
+const refusalPause = time.Second
+
+func (l *refusalLog) refused(r *http.Request, p problem) {
+	untold, ok := l.due(p.Code, time.Now())
+	if !ok {
+		return
+	}
+	log := l.to
+	if untold > 0 {
+		log = log.With("others", untold)
+	}
+	log.Warn("refused a request", "code", p.Code, "detail", p.Detail, "remote", r.RemoteAddr, "method", r.Method, "host", r.Host)
+}
+
+// due reports whether a refusal is told now, and how many were not since the
+// last one of its code.
+func (l *refusalLog) due(code string, now time.Time) (untold int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.codes == nil {
+		l.codes = map[string]*refusalCount{}
+	}
+	c := l.codes[code]
+	if c == nil {
+		c = new(refusalCount)
+		l.codes[code] = c
+	}
+	if now.Sub(c.told) < refusalPause {
+		c.untold++
+		return 0, false
+	}
+	untold, c.untold, c.told = c.untold, 0, now
+	return untold, true
+}
+
+// A passageWriter notes how a request ends.
+type passageWriter struct {
+	caddyhttp.ResponseWriterWrapper
+	passage *passage
+	status  int // 0: nothing was answered yet
+}
+
+// WriteHeader keeps caches between us and the caller from giving the answer to
+// others: they would rely on the Authorization that only we send (RFC 9111
+// §3.5). It filters informational answers, too, which the reverse proxy passes on
+// from below the transport.
+func (w *passageWriter) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		if w.status == 0 {
+			w.status = status
+		}
+		if w.Header()["Cache-Control"] == nil && status >= 200 {
+			w.Header()["Cache-Control"] = []string{"private, no-store"}
+		}
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	h := w.Header()
+	whole := maps.Clone(h)
+	for field := range h {
+		if named(swallowed, field) {
+			delete(h, field)
+		}
+	}
+	if s := w.passage.session; s != nil {
+		if token := s.Current(); token != nil {
+			for field := leaks(h, token.Authorization()); field != ""; field = leaks(h, token.Authorization()) {
+				delete(h, field)
+			}
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+	maps.Copy(h, whole)
+}
+
+// outcome is `passed`, or the code of our own answer.
+func (w *passageWriter) outcome() string {
+	if code := w.Header().Get(errorHeader); code != "" {
+		return code
+	}
+	return "passed"
+}
+
+// record writes the audit line of a request.
+func (g *Guard) record(r *http.Request, w *passageWriter) {
+	if g.audit == nil {
+		return
+	}
+	line := g.audit.Check(zapcore.InfoLevel, "request")
+	if line == nil {
+		return
+	}
+	account, user := w.passage.account, w.passage.user
+	if s := w.passage.session; s != nil {
+		account, user = s.Key().Account, s.Key().User
+	}
+	status := w.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	line.Write(zap.String("caller", caller(r)), zap.String("account", account), zap.String("user", user),
+		zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path[:min(len(r.URL.Path), maxAuditPath)]),
+		zap.Int("status", status), zap.String("outcome", w.outcome()))
+}
+
+// maxAuditPath is how many bytes of a path are noted.
+const maxAuditPath = 1024
+
+// caller names who has sent a request: by its key or other authentication, or
+// by its address.
+func caller(r *http.Request) string {
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		if id, _ := repl.GetString("http.auth.user.id"); id != "" {
+			return id
+		}
+	}
+	if ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ip != "" {
+		return ip
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return "unix"
+	}
+	return host
+}
