@@ -178,6 +178,7 @@ const sandboxCaddyfile = `{
 			read_header 10s
 			idle 2m
 		}
+		max_header_size 64KiB
 	}
 	bearer {
 		portal http://LISTEN/bearer

@@ -93,7 +93,7 @@ type Guard struct {
 	Audit *bool `json:"audit,omitempty"`
 
 	app     *App
-	log     *refusalLog
+	log     *seldomLog
 	audit   *zap.Logger // nil: none
 	callers []netip.Prefix
 	keys    callerKeys
@@ -108,7 +108,7 @@ func (*Guard) CaddyModule() caddy.ModuleInfo {
 
 // Provision prepares the lists.
 func (g *Guard) Provision(ctx caddy.Context) (err error) {
-	g.log = &refusalLog{to: ctx.Slogger()}
+	g.log = &seldomLog{to: ctx.Slogger()}
 	if g.Audit == nil || *g.Audit {
 		g.audit = ctx.Logger().Named("audit")
 	}
@@ -201,7 +201,9 @@ type passage struct {
 // ServeHTTP lets the request pass or answers it.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p, ok := g.refuse(r); ok {
-		g.log.refused(r, p)
+		if log := g.log.of(p.Code); log != nil {
+			log.Warn("refused a request", "code", p.Code, "detail", p.Detail, "remote", r.RemoteAddr, "method", r.Method, "host", r.Host)
+		}
 		w.Header().Set("Connection", "close")
 		p.write(w)
 		return nil

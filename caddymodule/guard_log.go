@@ -16,52 +16,51 @@ import (
 
 // This file is what the guard notes of requests.
 
-// A refusalLog tells of refused requests, each code once a second at most: who
-// is refused must not be able to fill the disk.
-type refusalLog struct {
+// A seldomLog tells of a kind of event once a second at most: who causes one must
+// not be able to fill the disk. Kinds are from a closed set.
+type seldomLog struct {
 	to *slog.Logger
 
 	mu    sync.Mutex
-	codes map[string]*refusalCount
+	kinds map[string]*seldomKind
 }
 
-type refusalCount struct {
+type seldomKind struct {
 	told   time.Time
 	untold int // since
 }
 
-const refusalPause = time.Second
+const seldomPause = time.Second
 
-func (l *refusalLog) refused(r *http.Request, p problem) {
-	untold, ok := l.due(p.Code, time.Now())
-	if !ok {
-		return
+// of is the logger to tell of a kind now, or nil.
+func (l *seldomLog) of(kind string) *slog.Logger {
+	switch untold, ok := l.due(kind, time.Now()); {
+	case !ok:
+		return nil
+	case untold > 0:
+		return l.to.With("others", untold)
 	}
-	log := l.to
-	if untold > 0 {
-		log = log.With("others", untold)
-	}
-	log.Warn("refused a request", "code", p.Code, "detail", p.Detail, "remote", r.RemoteAddr, "method", r.Method, "host", r.Host)
+	return l.to
 }
 
-// due reports whether a refusal is told now, and how many were not since the
-// last one of its code.
-func (l *refusalLog) due(code string, now time.Time) (untold int, ok bool) {
+// due reports whether an event is told now, and how many were not since the
+// last one of its kind.
+func (l *seldomLog) due(kind string, now time.Time) (untold int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.codes == nil {
-		l.codes = map[string]*refusalCount{}
+	if l.kinds == nil {
+		l.kinds = map[string]*seldomKind{}
 	}
-	c := l.codes[code]
-	if c == nil {
-		c = new(refusalCount)
-		l.codes[code] = c
+	k := l.kinds[kind]
+	if k == nil {
+		k = new(seldomKind)
+		l.kinds[kind] = k
 	}
-	if now.Sub(c.told) < refusalPause {
-		c.untold++
+	if now.Sub(k.told) < seldomPause {
+		k.untold++
 		return 0, false
 	}
-	untold, c.untold, c.told = c.untold, 0, now
+	untold, k.untold, k.told = k.untold, 0, now
 	return untold, true
 }
 

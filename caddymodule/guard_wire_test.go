@@ -98,7 +98,7 @@ func TestAuditOff(t *testing.T) {
 // Who is refused a thousand times fills no disk.
 func TestRefusalsAreCounted(t *testing.T) {
 	t.Parallel()
-	l := new(refusalLog)
+	l := new(seldomLog)
 	start := time.Now()
 	told, others := 0, 0
 	for i := range 3000 { // within three seconds

@@ -179,6 +179,7 @@ var overviewValues = map[string]string{
 	"<url>": "https://login.example.com/x", "<redirect uri>": "https://proxy.example.com/x", "<file>": "/x", "<directory>": "/x", "<base64>": "eA==", "<name>": "x",
 	"<id>": "x", "<secret>": "x", "<way>": "basic", "<certificate file>": "/x", "<key file>": "/x", "<values...>": "x y", "<value>": "x",
 	"<words...>": "login consent", "<host[:port]...>": "api.example.com api.example.org:8443", "<cidr...|private_ranges>": "private_ranges", "<name...>": "x.example.com y.example.com",
+	"<origin...>": "https://app.example.com", "<key>": "0123456789abcdef", "<field...>": "Cookie X-Forwarded-*",
 	"<field>": "Remote-User", "<account>": "erp", "<account>[/<user>]": "erp/{http.auth.user.id}", "[<upstreams...>]": "https://api.example.com",
 }
 

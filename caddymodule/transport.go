@@ -73,6 +73,7 @@ type Transport struct {
 	app        *App
 	replayBody int64
 	waiters    int
+	leaks      seldomLog
 }
 
 const (
@@ -104,6 +105,7 @@ func (t *Transport) Provision(ctx caddy.Context) (err error) {
 	if err := t.checkUpstreams(ctx); err != nil {
 		return err
 	}
+	t.leaks.to = ctx.Slogger()
 	t.replayBody = defaultReplayBody
 	if t.ReplayBody != nil {
 		t.replayBody = *t.ReplayBody
@@ -321,6 +323,9 @@ func (t *Transport) attempt(again *replay, authorization []string) (*http.Respon
 	}
 	if field := leaks(res.Header, authorization); field != "" {
 		_ = res.Body.Close()
+		if log := t.leaks.of("token_leak_stopped"); log != nil {
+			log.Error("stopped an answer of the API that holds the access token in its header", "field", printable(field), "upstream", dialled(req))
+		}
 		return refusal("token_leak_stopped", "the API answered with the access token in the field "+printable(field)+"; ask its operator why").response(req), nil
 	}
 	swallow(res.Header, t.PassResponseHeaders)
