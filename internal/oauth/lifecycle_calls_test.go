@@ -284,3 +284,19 @@ func TestKeepAliveMakesNoPasswordLogin(t *testing.T) {
 		r.requests(2, 1)
 	})
 }
+
+// Nor does one whose refresh token is probably dead; and it rests until then,
+// rather than find out again and again that it may not sign in.
+func TestKeepAliveOfADoubtedToken(t *testing.T) {
+	t.Parallel()
+	play(t, sandbox.Config{}, func(r *rig) {
+		s := r.start(r.account())
+		defer r.stop()
+		synctest.Wait()
+		r.sandbox.Play(sandbox.Dead400Empty, -1)
+		after(7 * 24 * time.Hour)
+		r.requests(1, 3)
+		r.token(s)
+		r.requests(2, 3)
+	})
+}

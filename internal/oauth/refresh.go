@@ -67,7 +67,7 @@ func (s *Session) fly(f *flight) {
 		s.token.Store(nil) // refused, and nothing can renew it; otherwise it is this one or nothing
 	}
 	f.failure = s.failure
-	s.flight = nil
+	s.flight, s.idle = nil, f.idle
 	s.schedule(now)
 	close(f.done)
 	failpoint.Hit("flight-done")

@@ -21,7 +21,7 @@ func (s *Session) look() {
 	}
 	switch {
 	case s.releasable(), s.wanted(now):
-		s.start(flight{})
+		s.start(flight{idle: s.idle && !s.asked.Load()})
 	case s.keepAliveDue(now):
 		s.start(flight{idle: true})
 	default:
@@ -68,8 +68,8 @@ func (s *Session) own() bool { return s.key.User == "" }
 // keepAliveAt is when an idle session uses its refresh token. Call it with mu.
 func (s *Session) keepAliveAt(now instant) (instant, bool) {
 	r, a := s.record(), s.account.Load()
-	if r.usable().RefreshToken.Empty() || a.KeepAlive <= 0 {
-		return instant{}, false
+	if r.usable().RefreshToken.Empty() || a.KeepAlive <= 0 || nextMove(r, a.rule(r)).move == moveLogin {
+		return instant{}, false // the next request signs in
 	}
 	at := s.kept.instant(r.Refreshed.Add(keepAliveAfter(a.KeepAlive, s.jitter())), a.KeepAlive, now)
 	switch {

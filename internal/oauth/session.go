@@ -41,6 +41,7 @@ type Session struct {
 	failure  *Failure
 	until    instant
 	failures int    // in a row
+	idle     bool   // the last flight was the keep-alive's: what follows from it is, too
 	missing  string // of the scope asked for, in the last answer
 	circuit  circuit
 	brake    brake
