@@ -99,7 +99,7 @@ func (s *soak) serverFault(kind string, begin, end func(*soakServer)) soakFault 
 func (s *soak) accountAway() soakFault {
 	account := soakSessions[s.random.IntN(len(soakSessions))].account
 	return soakFault{"account removed and added", func(f soakFailure) bool {
-		return noAnswer(f) && slices.ContainsFunc(soakSessions, func(one soakSession) bool {
+		return (noAnswer(f) || f.code == "unknown_account") && slices.ContainsFunc(soakSessions, func(one soakSession) bool {
 			return one.name == f.session && one.account == account
 		})
 	}, func(d time.Duration) {
