@@ -106,8 +106,11 @@ func (f *boltFile) verify() error {
 func checkSchema(tx *bbolt.Tx) error {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil || meta.Get(versionKey) == nil {
-		if first, _ := tx.Cursor().First(); first == nil {
+		switch first, value := tx.Cursor().First(); {
+		case first == nil:
 			return fmt.Errorf("%w: it has nothing in it", errDamaged)
+		case value != nil: // no program can put that there
+			return fmt.Errorf("%w: its root holds something else than buckets", errDamaged)
 		}
 		return errForeign
 	}

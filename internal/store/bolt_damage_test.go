@@ -136,6 +136,65 @@ func TestBoltDamagedFreeList(t *testing.T) {
 	}
 }
 
+// TestBoltRootLost has a page of sessions where the root was: what a disk leaves
+// that lied about writes. It is no other program's database.
+func TestBoltRootLost(t *testing.T) {
+	t.Parallel()
+	path, data := grown(t)
+	page := os.Getpagesize()
+	leaf := 0
+	edit(t, path, func(tx *bbolt.Tx) error {
+		for id := 2; ; id++ {
+			switch p, err := tx.Page(id); {
+			case err != nil || p == nil:
+				do(t, err)
+				return errRollback
+			case p.Type == "leaf" && p.Count > 2 && p.OverflowCount == 0:
+				leaf = id
+			}
+		}
+	})
+	for meta := range 2 { // the number of the root's page, behind two headers of 16 bytes
+		root := int(binary.NativeEndian.Uint64(data[meta*page+32:]))
+		copy(data[root*page+8:(root+1)*page], data[leaf*page+8:]) // all but the page's number
+	}
+	do(t, os.WriteFile(path, data, 0o600))
+	if _, err := openBolt(path, time.Second); !errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
+		t.Errorf("a root of sessions: %v", err)
+	}
+}
+
+// TestLooksLikeBolt: what surely is somebody else's stays where it is.
+func TestLooksLikeBolt(t *testing.T) {
+	t.Parallel()
+	_, data := grown(t)
+	headers := 2 * os.Getpagesize()
+	noHeaders := bytes.Clone(data)
+	clear(noHeaders[:headers])
+	for name, test := range map[string]struct {
+		data []byte
+		want bool
+	}{
+		"ours":             {data, true},
+		"its first page":   {data[:os.Getpagesize()], true},
+		"empty":            {nil, true},
+		"zeros":            {make([]byte, 100), true},
+		"headers lost":     {noHeaders, true},
+		"text":             {[]byte("hello"), false},
+		"text behind them": {append(make([]byte, headers-1), 'x'), false},
+		"garbage":          {bytes.Repeat([]byte{0xa5}, len(data)), false},
+	} {
+		path := filepath.Join(t.TempDir(), "tokens.db")
+		do(t, os.WriteFile(path, test.data, 0o600))
+		if got := looksLikeBolt(path); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+	if dir := t.TempDir(); looksLikeBolt(dir) || looksLikeBolt(filepath.Join(dir, "none")) {
+		t.Error("a directory or nothing looks like a database")
+	}
+}
+
 // TestBoltTruncatedWhileOpen takes the file away under an open store.
 func TestBoltTruncatedWhileOpen(t *testing.T) {
 	t.Parallel()

@@ -58,7 +58,7 @@ func (d *Durable) all(ctx context.Context) ([]oauth.Key, error) {
 
 // check returns an error if there are entries which no key of r can have
 // sealed, in either file: how many, and with which key they are sealed. An
-// entry that is only damaged shows when it is loaded.
+// entry that is damaged, so that no key fits any more, shows when it is loaded.
 func (d *Durable) check(ctx context.Context, r *ring, keys []oauth.Key) error {
 	unknown := 0
 	var reasons []string
@@ -94,7 +94,9 @@ func (d *Durable) unknown(ctx context.Context, r *ring, key oauth.Key) (reason e
 		if err == nil {
 			return nil
 		}
-		reason = err
+		if !errors.Is(err, errNotSealed) {
+			reason = err
+		}
 	}
 	return reason
 }
@@ -110,7 +112,7 @@ func (d *Durable) Empty(ctx context.Context) (bool, error) {
 // Reseal seals every entry anew with the current key, both images that the
 // spill has of it, too, and tells how many there are. Generations stay as they
 // are. What is cut short is done again with the next call; until then the old
-// keys are needed.
+// keys are needed. Damaged entries, which no key opens, stay as they are.
 func (d *Durable) Reseal(ctx context.Context) (int, error) {
 	d.mu.RLock()
 	keys, err := d.all(ctx)
@@ -121,7 +123,7 @@ func (d *Durable) Reseal(ctx context.Context) (int, error) {
 	n := 0
 	for _, key := range keys {
 		switch err := d.reseal(ctx, key); {
-		case errors.Is(err, oauth.ErrNotFound): // deleted meanwhile
+		case errors.Is(err, oauth.ErrNotFound), errors.Is(err, oauth.ErrUnreadable): // deleted meanwhile, or damaged
 		case err != nil:
 			return n, fmt.Errorf("sealing %q anew: %w", key, err)
 		default:

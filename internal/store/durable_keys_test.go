@@ -119,10 +119,19 @@ func TestUnreadableEntries(t *testing.T) {
 	plant(t, r.place.Database, oauth.Key{Account: "clear"}, "never sealed: s3cret")
 	d, err := Open(r.place)
 	do(t, err)
-	r.wantRefused(d, r.keys, "1 of 6", "not sealed")
-	if err := d.UseKeys(t.Context(), r.keys); strings.Contains(err.Error(), "s3cret") {
-		t.Errorf("the error quotes the entry: %v", err)
+	do(t, d.UseKeys(t.Context(), r.keys))
+	_, err = d.Load(t.Context(), oauth.Key{Account: "clear"})
+	if !errors.Is(err, oauth.ErrUnreadable) || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("an entry that isn't sealed: %v", err)
 	}
+	if n, err := d.Reseal(t.Context()); n != 1 || err != nil {
+		t.Errorf("Reseal among damaged entries: %d, %v", n, err)
+	}
+	mustClose(t, d)
+	plant(t, r.place.Database, oauth.Key{Account: "clear"}, "\x02of a release to come")
+	d, err = Open(r.place)
+	do(t, err)
+	r.wantRefused(d, r.keys, "1 of 6", "newer release")
 	mustClose(t, d)
 
 	inBolt(t, r.place.Database, func(b *bbolt.Bucket) error { return b.Delete(encodeKey(oauth.Key{Account: "clear"})) })

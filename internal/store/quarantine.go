@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,8 +78,12 @@ func looksLikeBolt(path string) bool {
 		return false
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-		return err == nil && info.Mode().IsRegular()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	headers := make([]byte, 2*os.Getpagesize())
+	if n, _ := f.ReadAt(headers, 0); len(bytes.Trim(headers[:n], "\x00")) == 0 {
+		return true // it is empty, or the disk has lost both, though not all that came after
 	}
 	for _, page := range []int64{0, 4096, 8192, 16384, 65536} {
 		magic := make([]byte, 4)

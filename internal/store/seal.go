@@ -25,7 +25,12 @@ const (
 	sealVersion = "1"
 	sealByte    = 1
 	headerSize  = 1 + len(keyID{})
+
+	lastSealByte = 31 // of the versions to come; no text begins so
 )
+
+// errNotSealed is for what no release has sealed.
+var errNotSealed = errors.New("not sealed, or damaged")
 
 // ring is a set of keys, ready for use; it doesn't change. Without a current
 // key it seals nothing.
@@ -79,8 +84,11 @@ func (r *ring) open(key oauth.Key, e oauth.Entry) ([]byte, error) {
 
 // keyOf finds the key that a value says it is sealed with.
 func (r *ring) keyOf(sealed []byte) (Key, keyID, error) {
-	if len(sealed) < headerSize || sealed[0] != sealByte {
-		return Key{}, keyID{}, errors.New("not sealed, sealed by a newer release, or damaged")
+	switch {
+	case len(sealed) < headerSize || sealed[0] == 0 || sealed[0] > lastSealByte:
+		return Key{}, keyID{}, errNotSealed
+	case sealed[0] != sealByte:
+		return Key{}, keyID{}, errors.New("sealed by a newer release, or damaged; use the release that wrote it, or a newer one")
 	}
 	id := keyID(sealed[1:headerSize])
 	k, ok := r.byID[id]

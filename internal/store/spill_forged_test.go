@@ -100,3 +100,29 @@ func TestSpillStale(t *testing.T) {
 	}
 	do(t, c.close())
 }
+
+// TestSpillStaleSequence has the highest sequence in images that don't stay, as a
+// disk leaves them that lied: the spill may not seem older the next time.
+func TestSpillStaleSequence(t *testing.T) {
+	t.Parallel()
+	for name, stale := range map[string]int64{"of an image that is dropped": 2, "of the second": 8} {
+		s := newSpill(t)
+		disk := spillContent(t, s)
+		for g, start := range map[uint64]int64{7: 20, 9: 25, uint64(stale): 5} {
+			im := testImage(testKey, g, "x")
+			if g == uint64(stale) {
+				im.sequence = 1000
+			}
+			copy(disk[start*spillBlock:], encodeImage(&im, slot{run: run{start, 1}}, s.header.salt))
+		}
+		c := openContent(t, newDir(t), disk)
+		do(t, c.save(testImage(testKey, 10, "the next")))
+		first := c.sequence()
+		do(t, c.close())
+		c = reopenSpill(t, c.path)
+		if first != 1000 || c.sequence() != 1000 {
+			t.Errorf("%s: %d, and %d when it was opened again", name, first, c.sequence())
+		}
+		wantImages(t, c, testKey, testImage(testKey, 10, "the next"), testImage(testKey, 9, "x"))
+	}
+}

@@ -182,6 +182,14 @@ func (l *layout) roomy() bool {
 	return slices.ContainsFunc(l.free, func(r run) bool { return r.blocks >= spillExtent })
 }
 
+// sequence is the highest of the newest images.
+func (l *layout) sequence() (highest uint64) {
+	for _, e := range l.entries {
+		highest = max(highest, e.newest.sequence)
+	}
+	return highest
+}
+
 func (l *layout) keys() []oauth.Key {
 	return slices.SortedFunc(maps.Keys(l.entries), func(a, b oauth.Key) int {
 		return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.User, b.User))

@@ -88,6 +88,16 @@ func (s *spill) load() error {
 		}
 	}
 	layout, stale := arrange(blocks, scan.images, scan.unreadable)
+	s.highest = max(s.highest, h.sequence)
+	for _, im := range scan.images {
+		s.highest = max(s.highest, im.sequence)
+	}
+	if s.highest > max(h.sequence, layout.sequence()) { // it is of an image that won't stay
+		h.sequence, h.count = s.highest, h.count+1
+		if err := errors.Join(s.writeHeader(h, 0), s.sync()); err != nil {
+			return err
+		}
+	}
 	for _, r := range slices.Concat(stale, scan.damaged) {
 		if err := s.zero(r); err != nil {
 			return err
@@ -97,10 +107,6 @@ func (s *spill) load() error {
 		return err
 	}
 	failpoint.Hit("spill-arranged")
-	s.highest = max(s.highest, h.sequence)
-	for _, im := range scan.images {
-		s.highest = max(s.highest, im.sequence)
-	}
 	s.header, s.layout, s.unreadable = *h, layout, scan.unreadable
 	return nil
 }
