@@ -21,6 +21,7 @@ type opened struct {
 	is       []saved
 	instance string
 	said     bool // it told of something that it mended
+	strange  int  // entries of no session of ours, which say of themselves that they are damaged
 }
 
 // reopen opens the store and reads everything. What it can't explain is an
@@ -57,6 +58,14 @@ func (rig *powerRig) reopen() (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
+	keys = slices.DeleteFunc(keys, func(key oauth.Key) bool {
+		_, err := s.Load(rig.Context(), key)
+		strange := !slices.Contains(powerKeys, key) && errors.Is(err, oauth.ErrUnreadable)
+		if strange {
+			o.strange++
+		}
+		return strange
+	})
 	slices.SortFunc(listed, func(a, b oauth.Key) int { return strings.Compare(a.String(), b.String()) })
 	slices.SortFunc(keys, func(a, b oauth.Key) int { return strings.Compare(a.String(), b.String()) })
 	if !slices.Equal(keys, listed) {
@@ -90,6 +99,9 @@ func (rig *powerRig) honest(d *disk, c cut) []saved {
 		if err == nil && o.is[k] != v.is[k] && !(v.under[k] && o.is[k] == v.next[k]) {
 			err = fmt.Errorf("%q is %+v; acknowledged was %+v (under way: %v %+v)", powerKeys[k], o.is[k], v.is[k], v.under[k], v.next[k])
 		}
+	}
+	if err == nil && o.strange > 0 {
+		err = fmt.Errorf("there are %d entries that nobody saved", o.strange)
 	}
 	if err == nil && v.instance != "" && o.instance != v.instance {
 		err = fmt.Errorf("the store takes itself for another one (%s, was %s), though nothing is missing", o.instance, v.instance)

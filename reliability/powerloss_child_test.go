@@ -126,7 +126,8 @@ func (c *powerChild) work(s powerStore, own []int, saves int) error {
 		k := own[rand.IntN(len(own))]
 		key := powerKeys[k]
 		e, err := s.Load(ctx, key)
-		if err != nil && !errors.Is(err, oauth.ErrNotFound) {
+		// What an earlier cut has left may be damaged; a sign-in goes over it.
+		if err != nil && !errors.Is(err, oauth.ErrNotFound) && !errors.Is(err, oauth.ErrUnreadable) {
 			return err
 		}
 		if e.Generation > 0 && rand.IntN(9) == 0 {

@@ -116,6 +116,7 @@ func TestUnreadableEntries(t *testing.T) {
 		t.Error("entries that can't be read were changed")
 	}
 
+	plant(t, r.place.Database, oauth.Key{Account: "half"}, "\x01"+string(make([]byte, 100)))
 	plant(t, r.place.Database, oauth.Key{Account: "clear"}, "never sealed: s3cret")
 	d, err := Open(r.place)
 	do(t, err)
@@ -131,7 +132,7 @@ func TestUnreadableEntries(t *testing.T) {
 	plant(t, r.place.Database, oauth.Key{Account: "clear"}, "\x02of a release to come")
 	d, err = Open(r.place)
 	do(t, err)
-	r.wantRefused(d, r.keys, "1 of 6", "newer release")
+	r.wantRefused(d, r.keys, "1 of 7", "newer release")
 	mustClose(t, d)
 
 	inBolt(t, r.place.Database, func(b *bbolt.Bucket) error { return b.Delete(encodeKey(oauth.Key{Account: "clear"})) })

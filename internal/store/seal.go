@@ -91,6 +91,9 @@ func (r *ring) keyOf(sealed []byte) (Key, keyID, error) {
 		return Key{}, keyID{}, errors.New("sealed by a newer release, or damaged; use the release that wrote it, or a newer one")
 	}
 	id := keyID(sealed[1:headerSize])
+	if id == (keyID{}) { // what was not written is zeros
+		return Key{}, id, errNotSealed
+	}
 	k, ok := r.byID[id]
 	if !ok {
 		return Key{}, id, fmt.Errorf("sealed with another key (id %s); configure it as old_key to read it",
