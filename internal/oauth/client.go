@@ -79,7 +79,7 @@ func (c *Client) request(ctx context.Context, params url.Values) Answer {
 // under it, because x/oauth2 throws away answers, refresh token included, that
 // we must keep.
 func (c *Client) send(ctx context.Context, endpoint string, params url.Values, json bool) (*exchange, error) {
-	e := &exchange{client: c, json: json}
+	e := &exchange{client: c, params: params, json: json}
 	config := clientcredentials.Config{
 		ClientID:       c.ID,
 		TokenURL:       endpoint,

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 // An exchange is the one HTTP request of a token request.
 type exchange struct {
 	client *Client
+	params url.Values  // what is sent
 	json   bool        // send a JSON object
 	sent   func() bool // whether anything of the request may have left, nil without a connection
 	err    error
@@ -96,6 +98,9 @@ func (e *exchange) answer() Answer {
 	switch {
 	case e.reply != nil:
 		a := readAnswer(e.reply.StatusCode, e.reply.Header.Get("Content-Type"), e.body, e.whole)
+		if e.repeats(a.Code) {
+			a.Code, a.Detail = "other", strings.ReplaceAll(a.Detail, a.Code, "other")
+		}
 		a.RetryAfter = retryAfter(e.reply.Header.Get("Retry-After"), time.Now())
 		return a
 	case e.err == nil:
@@ -104,6 +109,25 @@ func (e *exchange) answer() Answer {
 		return Answer{Outcome: Lost, Detail: "the token endpoint did not answer: " + wireError(e.err)}
 	}
 	return Answer{Outcome: NotTried, Detail: "the token endpoint could not be reached: " + wireError(e.err)}
+}
+
+// registeredCodes are what the RFCs 6749 and 8628 know, and we decide by.
+var registeredCodes = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"access_denied", "server_error", "temporarily_unavailable", "authorization_pending", "slow_down", "expired_token",
+}
+
+// repeats reports whether an error code holds a secret that was sent: a server
+// may put into it what it didn't understand.
+func (e *exchange) repeats(code string) bool {
+	if code == "" || slices.Contains(registeredCodes, code) {
+		return false
+	}
+	secrets := []string{e.client.secret().Reveal()}
+	for _, name := range []string{"refresh_token", "password", "code", "code_verifier", "device_code", "client_assertion", "token"} {
+		secrets = append(secrets, e.params[name]...)
+	}
+	return slices.ContainsFunc(secrets, func(s string) bool { return len(s) >= 6 && strings.Contains(code, s) })
 }
 
 // wireError describes an error of the transport without the URL and without

@@ -60,6 +60,9 @@ func (c *Client) authorizeDevice(ctx context.Context, scope string) (device, err
 		return device{}, errors.New("the device endpoint did not answer: " + wireError(e.err))
 	case e.reply.StatusCode != 200:
 		code := readMembers(e.body).code
+		if e.repeats(code) {
+			code = "other"
+		}
 		return device{}, fmt.Errorf("the device endpoint answered %d %s", e.reply.StatusCode, code)
 	case !e.whole:
 		return device{}, errors.New("the answer of the device endpoint is broken off or too long")

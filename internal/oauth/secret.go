@@ -48,6 +48,16 @@ func (s Secret) LogValue() slog.Value       { return slog.StringValue(masked) }
 // MarshalText masks the secret in JSON and every other text encoding.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
 
+// What a session keeps, and how a login ends and begins, hold secrets as text:
+// their contracts want it. They have no printable form either.
+
+func (e Entry) Format(f fmt.State, _ rune)       { _, _ = f.Write([]byte(masked)) }
+func (e Entry) LogValue() slog.Value             { return slog.StringValue(masked) }
+func (l Login) Format(f fmt.State, _ rune)       { _, _ = f.Write([]byte(masked)) }
+func (l Login) LogValue() slog.Value             { return slog.StringValue(masked) }
+func (l LoginFinish) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(masked)) }
+func (l LoginFinish) LogValue() slog.Value       { return slog.StringValue(masked) }
+
 // A SecretFunc reads a secret anew, so that a rotated file is seen without a
 // reload. It never fails: who makes one keeps the last good value.
 type SecretFunc func() Secret
