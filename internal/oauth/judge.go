@@ -83,8 +83,9 @@ func granted(r record, m move, a Answer, now time.Time) (record, verdict) {
 	if m == moveLogin || r.Latch != nil && r.Latch.All {
 		r.Latch = nil // a refused password stays refused, whatever a refresh brings
 	}
+	r.SignedIn = true // an imported token is a sign-in, once it is known to be good
 	if m == moveLogin {
-		r.SignedIn, r.SignedInAt, r.LoggedOut = true, now, false
+		r.SignedInAt, r.LoggedOut = now, false
 	}
 	r.Refreshed = now
 	return r, verdict{}

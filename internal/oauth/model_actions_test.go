@@ -137,8 +137,14 @@ func (m *machine) importToken(t *rapid.T) {
 	}
 	synctest.Wait()
 	before, l, events := m.importing(), m.life, len(m.sandbox.Events())
+	var callers sync.WaitGroup
+	beside := rapid.Bool().Draw(t, "beside calls")
+	if beside {
+		callers.Go(func() { m.crowd(t) })
+	}
 	err := l.session.Import(t.Context(), oauth.NewSecret(token))
-	m.imported(before, events, !l.dead() && errors.Is(err, oauth.ErrImportRefused) && !errors.Is(err, errDisk))
+	callers.Wait()
+	m.imported(before, events, !beside && !l.dead() && errors.Is(err, oauth.ErrImportRefused) && !errors.Is(err, errDisk))
 }
 
 // loginElsewhere gets a refresh token of the account's user without the proxy,
@@ -180,7 +186,8 @@ func (m *machine) passwordOf(user string) string {
 func (m *machine) reload(t *rapid.T) {
 	synctest.Wait()
 	busy, before := m.life.busy(), m.sandbox.TokenRequests("")
-	refused := m.life.session.Status().State == oauth.StateRefused // a latch that changed meanwhile is let go
+	err := m.life.session.Status().Err // what a latch holds may have changed while a request was under way
+	refused := errors.Is(err, oauth.ErrCredentialsRejected) || errors.Is(err, oauth.ErrMisconfigured)
 	m.configure()
 	synctest.Wait()
 	if n := m.sandbox.TokenRequests(""); !busy && !refused && n != before {

@@ -49,7 +49,7 @@ func (w *world) refusedByAPI(tok *oauth.Token) {
 func (w *world) notServed(l *process, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.last.life == l && time.Now().Before(w.last.until) && !w.rejected[w.last.token] {
+	if !w.operator && w.last.life == l && time.Now().Before(w.last.until) && !w.rejected[w.last.token] {
 		w.violated("a live token is not served", err)
 	}
 }
@@ -123,7 +123,7 @@ func (w *world) importing() knowledge {
 func (w *world) imported(before knowledge, events int, back bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.operator = false
+	w.last, w.operator = lastToken{}, false
 	k := &w.belief(w.user).now
 	switch {
 	case back:

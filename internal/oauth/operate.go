@@ -49,7 +49,8 @@ var ErrImportRefused = errors.New("the authorization server refused the imported
 
 // Import gives the session a refresh token that was got elsewhere, in place of
 // what it has, and spends it at once: from then on its successor is ours alone.
-// It never signs in. If the token is refused, the session keeps what it had.
+// It never signs in. If the token is refused, the session keeps what it had,
+// unless the process is killed before the answer: then that is gone.
 func (s *Session) Import(ctx context.Context, refreshToken Secret) error {
 	s, release, err := s.hold(ctx)
 	if err != nil {
@@ -98,11 +99,9 @@ func (s *Session) spendImported(ctx context.Context, refreshToken Secret) error 
 		return nil
 	}
 	back := s.replace(ctx, a, keep, func(now record) (record, bool) {
-		if refused = now.Dead != nil || now.Doubt != nil; refused {
-			return old, true
-		}
-		now.SignedIn = true
-		return now, err == nil
+		refused = now.Dead != nil || now.Doubt != nil
+		old.Latch = now.Latch // somebody may have signed in since, and was refused
+		return old, refused
 	})
 	if refused {
 		return errors.Join(ErrImportRefused, back)
@@ -131,6 +130,9 @@ func (s *Session) replace(ctx context.Context, a *Account, save func(context.Con
 	t := s.tokenOf(a, r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.serves(a) {
+		return nil // it is kept for when that identity is configured again
+	}
 	s.token.Store(t)
 	s.failure, s.failures, s.circuit = nil, 0, circuit{}
 	s.schedule(s.sessions.now())

@@ -27,6 +27,8 @@ type flight struct {
 	tried bool
 	// probed: a probe found the server alive.
 	probed bool
+	// account is what it decided by last.
+	account *Account
 
 	done    chan struct{}
 	failure *Failure // why it brought nothing; set before done is closed
@@ -54,6 +56,11 @@ func (s *Session) fly(f *flight) {
 	failpoint.Hit("flight-landing")
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for s.outdated(f, v) {
+		s.mu.Unlock()
+		v = s.attempts(s.sessions.ctx, f)
+		s.mu.Lock()
+	}
 	now := s.sessions.now()
 	s.failure, s.until = nil, instant{}
 	s.quiet.Store(0)
@@ -121,12 +128,14 @@ func (s *Session) locked(f *flight) (verdict, func()) {
 // attempts moves until there is a token or nothing more to do now.
 func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 	before := s.known().generation
+	f.account = s.account.Load()
 	if err := s.load(ctx); err != nil {
 		return verdict{err: ErrStoreUnavailable, detail: err.Error(), backOff: true}
 	}
 	failpoint.Hit("records-loaded")
 	for {
 		a := s.account.Load().now()
+		f.account = a
 		state := s.known()
 		r := state.records.of(a.fingerprint())
 		if t := s.found(a, r, f, state.generation > before); t != nil {
@@ -136,13 +145,21 @@ func (s *Session) attempts(ctx context.Context, f *flight) verdict {
 		v := s.attempt(ctx, a, r, f)
 		f.forced, f.login = false, f.login && !f.tried
 		switch {
-		case v.again && sleep(s.sessions.open, v.pause):
-		case v.again:
-			return verdict{err: ErrClosed}
-		case s.serves(a):
+		case !v.again:
 			return v
+		case !sleep(s.sessions.open, v.pause):
+			return verdict{err: ErrClosed}
 		}
 	}
+}
+
+// outdated reports whether the account was changed since it was decided by, so
+// that what came of it is another identity's or may be mended. Call it with mu.
+func (s *Session) outdated(f *flight, v verdict) bool {
+	if f.account == nil || s.sessions.open.Err() != nil {
+		return false
+	}
+	return !s.serves(f.account) || v.err != nil && !f.account.asks(s.account.Load())
 }
 
 // found returns the stored token if it makes a request needless: somebody else

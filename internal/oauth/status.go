@@ -21,8 +21,9 @@ const (
 type Status struct {
 	Key   Key
 	State State
-	// Detail says why, and what to do on the command line; Reason is the part of
-	// it that says why.
+	// Err is the kind of failure that stands, nil if none does; Detail says why,
+	// and what to do on the command line; Reason is the part of it that says why.
+	Err            error
 	Detail, Reason string
 	Grant          string
 	// Generation counts the saves of the session's record.
@@ -54,27 +55,42 @@ func (s *Session) Status() Status {
 	if a.RefreshLifetime > 0 && st.HasRefreshToken {
 		st.RefreshExpires = r.Tokens.RefreshObtained.Add(a.RefreshLifetime)
 	}
-	t := s.token.Load()
-	if f := t.freshness(now); f != Expired {
+	t, failure := s.condition(now)
+	if failure != nil {
+		st.Err, st.Detail, st.Reason, st.RetryAt = failure.Err, failure.Error(), failure.Detail, failure.RetryAt
+	} else {
+		st.Detail = s.server.warning()
+	}
+	if t != nil {
 		st.Obtained = now.wall.Add(-now.sub(t.obtained))
 		st.Expires = st.Obtained.Add(t.lifetime)
-	} else {
+	}
+	st.State = s.stateNow(t, failure)
+	return st
+}
+
+// condition is the token that can be used, if there is one, and why there is
+// or will be none. Call it with mu.
+func (s *Session) condition(now instant) (*Token, *Failure) {
+	t := s.token.Load()
+	if t.freshness(now) == Expired {
 		t = nil
 	}
 	failure := s.told(now)
 	if failure == nil && t == nil && s.flight == nil {
-		if c := nextMove(r, a.rule(r)); c.move == moveNone {
+		r := s.record()
+		if c := nextMove(r, s.account.Load().rule(r)); c.move == moveNone {
 			failure = s.failed(c.err, c.detail) // known without trying
 		}
 	}
-	if failure != nil {
-		st.Detail, st.Reason, st.RetryAt = failure.Error(), failure.Detail, failure.RetryAt
-	} else {
-		st.Detail = s.server.warning()
-	}
-	renewable := st.HasRefreshToken || r.SignedIn && a.Grant.MayLogin(true)
-	st.State = stateOf(t != nil, renewable, s.flight != nil, s.state.unsaved, failure)
-	return st
+	return t, failure
+}
+
+// stateNow is the word for a condition. Call it with mu.
+func (s *Session) stateNow(t *Token, failure *Failure) State {
+	r := s.record()
+	renewable := !r.usable().RefreshToken.Empty() || r.SignedIn && s.account.Load().Grant.MayLogin(true)
+	return stateOf(t != nil, renewable, s.flight != nil, s.state.unsaved, failure)
 }
 
 // stateOf decides the word.
