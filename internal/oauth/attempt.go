@@ -53,6 +53,7 @@ func (s *Session) attempt(ctx context.Context, a *Account, r record, f *flight) 
 		s.publish(a, s.tokenOf(a, r), f.rejected != nil)
 		s.log().Info("got a token", "grant", a.grantOf(c.move), "generation", s.known().generation,
 			"expires_in", answer.Lifetime, "new_refresh_token", !answer.Tokens.RefreshToken.Empty())
+		s.noteRefreshed(a.grantOf(c.move))
 	}
 	return v
 }
@@ -106,6 +107,7 @@ func (s *Session) ask(ctx context.Context, a *Account, r record, m move) Answer 
 		answer = c.refresh(ctx, r.spends(m), a.Scope)
 	}
 	s.assumeLifetime(a, &answer)
+	s.measured(a.grantOf(m), answer.Outcome, time.Since(start))
 	s.log().Debug("token request", "grant", a.grantOf(m), "outcome", answer.Outcome.String(),
 		"status", answer.Status, "took", time.Since(start))
 	return answer

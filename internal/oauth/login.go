@@ -159,6 +159,7 @@ func (s *Session) beginDevice(ctx context.Context, p *pendingLogin, now time.Tim
 	if !s.sessions.takeOff(func() {
 		defer cancel()
 		answer := d.poll(waiting, s.sessions.ctx, c, p.account.RequestTimeout)
+		s.measured(p.account.Grant.Type(), answer.Outcome, 0)
 		s.sessions.logins.end(p, s.receive(p.account, answer))
 	}) {
 		return &LoginError{ErrLoginFailed, ErrClosed.Error()}

@@ -79,7 +79,9 @@ func (s *Session) finish(ctx context.Context, p *pendingLogin, cb callback) erro
 	c = &now.Client
 	request, cancel := context.WithTimeout(ctx, now.RequestTimeout)
 	defer cancel()
+	start := time.Now()
 	answer := p.exchange(request, c, cb.Code)
+	s.measured(now.Grant.Type(), answer.Outcome, time.Since(start))
 	if answer.Outcome == Granted {
 		if err := p.checkIDToken(c, answer, time.Now()); err != nil {
 			s.giveBack(c, answer)
@@ -144,6 +146,7 @@ func (s *Session) keep(a *Account, answer Answer) error {
 	s.saveResult(ctx, r, true)
 	s.publish(a, s.tokenOf(a, r), false)
 	s.renewed()
+	s.noteRefreshed(a.Grant.Type())
 	s.log().Info("a person logged in", "grant", a.Grant.Type())
 	return nil
 }
@@ -155,6 +158,7 @@ func (s *Session) renewed() {
 	s.failure, s.failures, s.circuit, s.brake = nil, 0, circuit{}, brake{}
 	s.quiet.Store(0)
 	s.schedule(s.sessions.now())
+	s.note()
 }
 
 // unchanged reports whether the session is still configured as the login that

@@ -12,8 +12,10 @@ func (ss *Sessions) noteStore(n StoreNotice) {
 	switch {
 	case n.Problem == was.Problem:
 	case n.Problem == "":
+		ss.observer.send(Event{Kind: EventRecovered, At: ss.now().wall})
 		log.Info("the token store is well again")
 	case was.Problem == "":
+		ss.observer.send(Event{Kind: EventDegraded, At: ss.now().wall, Err: ErrStoreUnavailable, Detail: n.Problem})
 		log.Error("the token store is degraded; it goes on, and tries again every few seconds", "problem", n.Problem)
 	default: // its words change with every try
 		log.Debug("the token store is still degraded", "problem", n.Problem)

@@ -136,6 +136,7 @@ func (s *Session) replace(ctx context.Context, a *Account, save func(context.Con
 	s.token.Store(t)
 	s.failure, s.failures, s.circuit = nil, 0, circuit{}
 	s.schedule(s.sessions.now())
+	s.note()
 	return nil
 }
 
@@ -171,6 +172,7 @@ func (s *Session) drop(ctx context.Context, loggedOut bool) error {
 	s.token.Store(nil)
 	s.failure, s.failures, s.circuit = nil, 0, circuit{} // a latch is in the record
 	s.schedule(s.sessions.now())
+	s.note()
 	return nil
 }
 

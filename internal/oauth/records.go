@@ -175,4 +175,7 @@ func (s *Session) settle(state snapshot, err error) {
 	case was:
 		s.log().Info("the tokens are saved again")
 	}
+	if was != s.state.unsaved {
+		s.note()
+	}
 }

@@ -76,6 +76,7 @@ func (s *Session) fly(f *flight) {
 	f.failure = s.failure
 	s.flight, s.idle = nil, f.idle
 	s.schedule(now)
+	s.note()
 	close(f.done)
 	failpoint.Hit("flight-done")
 }

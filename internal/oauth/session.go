@@ -49,6 +49,7 @@ type Session struct {
 	// rested is the pause that the records demand before the next move, kept
 	// the keep-alive.
 	rested, kept anchor
+	past         *past // nil until something happens
 }
 
 // A brake holds refreshes back that only the upstream's refusals ask for.

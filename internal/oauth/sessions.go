@@ -23,6 +23,7 @@ type Sessions struct {
 	// instance names this installation, if the store knows.
 	instance string
 	notice   atomic.Pointer[StoreNotice] // what is wrong with the store, all that was mended
+	observer observer
 
 	// open ends when no new refresh may begin, ctx when those under way must
 	// end.
@@ -125,6 +126,9 @@ func (s *Session) configure(ctx context.Context, a *Account) {
 	failpoint.Hit("session-loaded")
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.own() && !a.PerUser {
+		defer s.note()
+	}
 	s.removed = false
 	now, r := s.sessions.now(), s.record()
 	same := before != nil && before.fingerprint() == a.fingerprint()
