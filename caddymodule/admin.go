@@ -18,6 +18,8 @@ import (
 //
 //   - GET /bearer/status tells the condition of every account; with
 //     ?account=<name>[&user=<name>], of one session.
+//   - GET /bearer/users?account=<name> tells the condition of its users, in
+//     order: up to &limit=<n> (100) of those behind &after=<user>.
 //   - POST /bearer/refresh gets a session a new token now.
 //   - POST /bearer/login signs a session in: at once if the grant needs no
 //     person, otherwise it begins a login.
@@ -45,6 +47,7 @@ func (*Admin) CaddyModule() caddy.ModuleInfo {
 func (*Admin) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "GET /bearer/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: "GET /bearer/users", Handler: caddy.AdminHandlerFunc(serveUsers)},
 		{Pattern: "POST /bearer/refresh", Handler: action(func(ctx context.Context, s *oauth.Session, _ actionJSON) error { return s.Refresh(ctx) })},
 		{Pattern: "POST /bearer/forget", Handler: action(func(ctx context.Context, s *oauth.Session, _ actionJSON) error { return s.Forget(ctx) })},
 		{Pattern: "POST /bearer/import", Handler: action(serveImport)},
@@ -60,12 +63,18 @@ func (*Admin) Routes() []caddy.AdminRoute {
 
 // inForce is the running app, or the answer that there is none.
 func inForce() (*App, error) {
+	if caddy.ActiveContext().Context == nil { // Caddy opens the admin endpoint first
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errStarting}
+	}
 	app, err := running()
 	if err != nil {
 		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
 	return app, nil
 }
+
+// errStarting tells that no configuration is in force yet.
+var errStarting = errors.New("no configuration is in force yet: the server is starting, or was started without one")
 
 // noSession tells why there is no session of a key.
 func noSession(key oauth.Key, err error) error {

@@ -14,15 +14,22 @@ import (
 
 // This file tells the condition of the accounts and of the store.
 
-// statusJSON is the answer of GET /bearer/status.
+// statusJSON is the answer of GET /bearer/status and what `caddy bearer status
+// --json` prints. Its members keep their names and meaning; there may be more
+// some day.
 type statusJSON struct {
 	// Store is where the tokens are kept, StoreProblem what is wrong there now,
 	// StoreMended what of it was made good since it was opened, oldest first.
-	Store        string          `json:"store"`
-	StoreProblem string          `json:"store_problem,omitempty"`
-	StoreMended  []string        `json:"store_mended,omitempty"`
-	Portal       string          `json:"portal,omitempty"`
-	Accounts     []accountStatus `json:"accounts"`
+	Store        string   `json:"store"`
+	StoreProblem string   `json:"store_problem,omitempty"`
+	StoreMended  []string `json:"store_mended,omitempty"`
+	// Portal is the URL where people log in.
+	Portal   string          `json:"portal,omitempty"`
+	Accounts []accountStatus `json:"accounts"`
+	// Total counts the stored users of an account of which Accounts has some,
+	// Next is the one after which the others come.
+	Total *int   `json:"total,omitempty"`
+	Next  string `json:"next,omitempty"`
 }
 
 // accountStatus is the condition of a session. Times are UTC, RFC 3339.
@@ -100,15 +107,17 @@ func (app *App) describeOne(ctx context.Context, key oauth.Key) (accountStatus, 
 	return one, nil
 }
 
+func (app *App) statusOfStore() statusJSON {
+	notice := app.shared.sessions.Store()
+	return statusJSON{Store: app.lease.module.Describe(), StoreProblem: notice.Problem, StoreMended: notice.Mended, Portal: app.portal}
+}
+
 func serveStatus(w http.ResponseWriter, r *http.Request) error {
 	app, err := inForce()
 	if err != nil {
 		return err
 	}
-	notice := app.shared.sessions.Store()
-	answer := statusJSON{
-		Store: app.lease.module.Describe(), StoreProblem: notice.Problem, StoreMended: notice.Mended, Portal: app.portal,
-	}
+	answer := app.statusOfStore()
 	query := r.URL.Query()
 	if key := (oauth.Key{Account: query.Get("account"), User: query.Get("user")}); key.Account != "" {
 		one, err := app.describeOne(r.Context(), key)

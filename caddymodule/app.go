@@ -46,6 +46,7 @@ type App struct {
 	key     string
 	shared  *shared
 	started chan struct{}
+	watched
 }
 
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -83,6 +84,9 @@ func (app *App) Provision(ctx caddy.Context) error {
 		app.lease.accounts = append(app.lease.accounts, a)
 	}
 	if err := checkRedirectURIs(app.lease.accounts); err != nil {
+		return err
+	}
+	if err := app.watch(ctx); err != nil {
 		return err
 	}
 	key := app.lease.module.PoolKey()

@@ -19,38 +19,27 @@ func init() {
 	caddy.RegisterModule(new(Transport))
 	caddy.RegisterModule(new(Guard))
 	caddy.RegisterModule(new(Portal))
+	caddy.RegisterModule(new(Ready))
+	caddy.RegisterModule(new(Webhook))
 	caddy.RegisterModule(new(Admin))
 
 	httpcaddyfile.RegisterGlobalOption(appName, parseApp)
 	httpcaddyfile.RegisterHandlerDirective("bearer_guard", parseGuard)
 	httpcaddyfile.RegisterDirectiveOrder("bearer_guard", httpcaddyfile.Before, "tracing")
+	httpcaddyfile.RegisterHandlerDirective("bearer_ready", parseReady)
+	httpcaddyfile.RegisterDirectiveOrder("bearer_ready", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterHandlerDirective("bearer_portal", parsePortal)
 	httpcaddyfile.RegisterDirectiveOrder("bearer_portal", httpcaddyfile.Before, "reverse_proxy")
 	httpcaddyfile.RegisterDirective("bearer_proxy", parseProxy)
 	httpcaddyfile.RegisterDirectiveOrder("bearer_proxy", httpcaddyfile.Before, "reverse_proxy")
-	for name, instead := range directivesLater {
-		httpcaddyfile.RegisterDirective(name, func(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-			h.Next()
-			return nil, h.Errf("%s is not supported by this version: %s", name, instead)
-		})
-	}
-}
-
-// directivesLater will be.
-var directivesLater = later{
-	"bearer_ready": "ask `caddy bearer status`",
 }
 
 // A parser reads one subdirective; the dispenser is at its name.
 type parser = func(*caddyfile.Dispenser) error
 
-// later names what the grammar will have: refused with its own words, because
-// the operator has not mistyped it.
-type later map[string]string
-
 // block reads the block of a directive: each subdirective once, unless its
 // name ends in "..." in parsers.
-func block(d *caddyfile.Dispenser, of string, parsers map[string]parser, notYet later) error {
+func block(d *caddyfile.Dispenser, of string, parsers map[string]parser) error {
 	seen := map[string]bool{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
@@ -61,8 +50,6 @@ func block(d *caddyfile.Dispenser, of string, parsers map[string]parser, notYet 
 		switch {
 		case name == "{":
 			return d.Errf("%s: the option before takes no block", of)
-		case notYet[name] != "":
-			return d.Errf("%s: %s is not supported by this version: %s", of, name, notYet[name])
 		case parse == nil:
 			known := slices.Sorted(maps.Keys(parsers))
 			return d.Errf("%s: unknown option %s; there are %s", of, name, strings.ReplaceAll(strings.Join(known, ", "), "...", ""))
@@ -208,7 +195,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 		"portal":     app.parsePortal,
 		"store":      app.parseStore,
 		"account...": app.parseAccount,
-	}, nil)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (app *App) parseAccount(d *caddyfile.Dispenser) error {
 		"default_lifetime":   duration(&c.DefaultLifetime),
 		"on_lost_reply":      checked(word(&c.OnLostReply), c.checkOnLostReply),
 		"reject_status":      c.parseRejectStatus,
-	}, nil)
+	})
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (c *Account) parseTLS(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	c.TLS = new(EndpointTLS)
-	if err := block(d, "tls", map[string]parser{"ca": word(&c.TLS.CA)}, nil); err != nil {
+	if err := block(d, "tls", map[string]parser{"ca": word(&c.TLS.CA)}); err != nil {
 		return err
 	}
 	if c.TLS.CA == "" {
@@ -205,7 +205,7 @@ func (c *Account) parseGrant(d *caddyfile.Dispenser) error {
 		}
 	}
 	if options != nil {
-		if err := block(d, "grant "+g.Type, options, nil); err != nil {
+		if err := block(d, "grant "+g.Type, options); err != nil {
 			return err
 		}
 	}

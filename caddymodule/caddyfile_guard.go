@@ -66,7 +66,7 @@ func parseGuard(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	options := g.parsers()
 	delete(options, "user_from_header") // this form has no user,
 	delete(options, "max_waiters")      // and waits for no token
-	return g, block(h.Dispenser, "bearer_guard", options, nil)
+	return g, block(h.Dispenser, "bearer_guard", options)
 }
 
 func (g *Guard) parseCallerKey(d *caddyfile.Dispenser) error {

@@ -1,47 +1,73 @@
 package caddymodule
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:  "bearer",
-		Short: "Looks after the accounts of the bearer app",
-		Long: `Looks after the accounts that a running Caddy acts as (app bearer).
-
-The subcommands talk to the admin endpoint of the running server; none of them
-opens the token store. Give --config (or --address) if its admin endpoint is not
-the default one.
-
-Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`,
-		CobraFunc: func(cmd *cobra.Command) {
-			cmd.RunE = func(cmd *cobra.Command, args []string) error {
-				if len(args) == 0 {
-					return cmd.Help()
-				}
-				return wrongUse(cmd, fmt.Errorf("there is no subcommand %s", args[0]))
-			}
-			cmd.SetFlagErrorFunc(wrongUse)
-			cmd.AddCommand(statusCommand(), loginCommand(), logoutCommand(),
-				actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token"),
-				actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again"),
-				importCommand(), adoptCommand(), backupCommand(), rekeyCommand(), sandboxCommand())
-		},
+		Name:      "bearer",
+		Short:     "Looks after the accounts of the bearer app",
+		CobraFunc: setUp,
 	})
+	cobra.OnInitialize(refuseSecondRun) // before any command
+}
+
+// setUp makes the command and its subcommands.
+func setUp(cmd *cobra.Command) {
+	cmd.Use = "bearer"
+	cmd.Long = `Looks after the accounts that a running Caddy acts as (app bearer).
+
+Most subcommands talk to the admin endpoint of the running server; none of them
+opens the token store. Where the admin endpoint is, they read in the file of
+--config, or in the Caddyfile of the working directory; --address names it.
+
+Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 a person has to log in.`
+	cmd.Example = `  caddy bearer check --config /etc/caddy/Caddyfile
+  caddy bearer status
+  caddy bearer login erp`
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		meant := ""
+		if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+			meant = " (did you mean " + strings.Join(names, " or ") + "?)"
+		}
+		return wrongUse(cmd, fmt.Errorf("there is no subcommand %s%s", args[0], meant))
+	}
+	cmd.SetFlagErrorFunc(wrongUse)
+	cmd.AddCommand(statusCommand(), waitCommand(), checkCommand(), loginCommand(), logoutCommand(), renewCommand(), dropCommand(),
+		importCommand(), adoptCommand(), backupCommand(), rekeyCommand(), sandboxCommand())
+	if len(os.Args) > 1 && os.Args[1] == "manpage" {
+		writeForManPages(cmd.Commands())
+	}
+}
+
+// writeForManPages keeps <account> in man pages: they are made by way of
+// Markdown, which takes it for a tag, except in its blocks of code.
+func writeForManPages(commands []*cobra.Command) {
+	for _, cmd := range commands {
+		cmd.Use = strings.ReplaceAll(cmd.Use, "<", `\<`)
+		lines := strings.Split(cmd.Long, "\n")
+		for i, line := range lines {
+			if !strings.HasPrefix(line, "    ") {
+				lines[i] = strings.ReplaceAll(line, "<", `\<`)
+			}
+		}
+		cmd.Long = strings.Join(lines, "\n")
+	}
 }
 
 // Exit codes.
@@ -54,77 +80,57 @@ const (
 
 // wrongUse ends a command that was not understood.
 func wrongUse(cmd *cobra.Command, err error) error {
-	cmd.SilenceUsage = true
-	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
-		return exitWrongUse, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
-	})(cmd, nil)
+	return finish(cmd, exitWrongUse, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 }
 
-func adminFlags(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().String("address", "", "Address of the admin endpoint")
-	cmd.Flags().StringP("config", "c", "", "Configuration file that names the admin endpoint")
-	cmd.Flags().StringP("adapter", "a", "", "Adapter of the configuration file")
-	return cmd
+// A useError is one of whoever typed the command.
+type useError struct{ error }
+
+func (e useError) Unwrap() error { return e.error }
+
+// An exitError ends the process with a code. Its text has been printed.
+type exitError struct {
+	ExitCode int
+	Err      error
+	caddys   error // by which Caddy's main function knows the code
 }
 
-// ask makes a request to the admin endpoint and decodes its answer.
-func ask(fl caddycmd.Flags, method, uri string, body, answer any) error {
-	res, err := send(fl, method, uri, body)
+func (e *exitError) Error() string { return fmt.Sprint(e.Err) }
+
+func (e *exitError) Unwrap() error { return e.caddys }
+
+// finish ends a command. What there is to say, it says as programs do, and not
+// as a line of a log.
+func finish(cmd *cobra.Command, code int, err error) error {
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	if err != nil {
-		return err
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", cmd.CommandPath(), err)
 	}
-	defer res.Body.Close()
-	return json.NewDecoder(res.Body).Decode(answer)
+	if code == exitFine {
+		return nil
+	}
+	// Only Caddy can make the error that its main function reads a code from.
+	caddys := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
+	return &exitError{code, err, caddys}
 }
 
-// send makes a request to the admin endpoint. A status of 400 or more is an
-// error. The caller closes the answer's body.
-func send(fl caddycmd.Flags, method, uri string, body any) (*http.Response, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(fl.String("address"), nil, fl.String("config"), fl.String("adapter"))
-	if err != nil {
-		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
-	}
-	var r io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		r = bytes.NewReader(text)
-	}
-	res, err := caddycmd.AdminAPIRequest(address, method, uri, nil, r)
-	if err != nil {
-		if _, answer, ok := strings.Cut(err.Error(), "caddy responded with error: "); ok {
-			return nil, errors.New(answerText(answer))
-		}
-		return nil, fmt.Errorf("asking the admin endpoint at %s: %w; is the server running, and its admin endpoint there? say where with --config or --address", address, err)
-	}
-	return res, nil
-}
+// How many arguments a command takes, besides a fixed number.
+const (
+	noneOrOne = -1
+	anyNumber = -2
+)
 
-// answerText takes the message out of an admin endpoint's error, which is
-// `HTTP <status>: {"error":"…"}`.
-func answerText(text string) string {
-	var answer struct {
-		Error string `json:"error"`
-	}
-	_, body, _ := strings.Cut(text, ": ")
-	if json.Unmarshal([]byte(body), &answer) != nil || answer.Error == "" {
-		return strings.TrimSpace(text)
-	}
-	return answer.Error
-}
-
-// run wraps a command that takes n arguments; -1: none or one.
+// run wraps a command that takes n arguments.
 func run(n int, f func(caddycmd.Flags, []string) (int, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		cmd.SilenceUsage = true
-		return caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
-			if len(args) != n && (n >= 0 || len(args) > 1) {
-				return exitWrongUse, fmt.Errorf("wrong number of arguments; usage: %s", cmd.UseLine())
-			}
-			return f(fl, args)
-		})(cmd, args)
+		if n >= 0 && len(args) != n || n == noneOrOne && len(args) > 1 {
+			return finish(cmd, exitWrongUse, fmt.Errorf("wrong number of arguments; usage: %s", cmd.UseLine()))
+		}
+		code, err := f(caddycmd.Flags{FlagSet: cmd.Flags()}, args)
+		if _, ok := errors.AsType[useError](err); ok {
+			code = exitWrongUse
+		}
+		return finish(cmd, code, err)
 	}
 }
 
@@ -136,13 +142,32 @@ func actionCommand(name, short, uri, done string) *cobra.Command {
 		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
 			return act(fl, uri, bodyOf(args[0]), done)
 		}),
+		ValidArgsFunction: completeAccounts,
 	})
+}
+
+func renewCommand() *cobra.Command {
+	cmd := actionCommand("refresh", "Gets an account a new token now", "/bearer/refresh", "has a new token")
+	cmd.Long = `Gets an account a new token now, by its refresh token or as its grant does. Requests
+go on with the former token until the new one is there.`
+	cmd.Example = `  caddy bearer refresh erp
+  caddy bearer refresh erp/ada`
+	return cmd
+}
+
+func dropCommand() *cobra.Command {
+	cmd := actionCommand("forget", "Drops an account's tokens here; the server isn't told", "/bearer/forget", "has no tokens any more; the next request may log in again")
+	cmd.Long = `Drops an account's tokens here, from memory and from the store. The server isn't
+told: what was issued lives on there until it expires; 'caddy bearer logout' ends
+it. The next request may log in again, where that needs no person.`
+	cmd.Example = `  caddy bearer forget erp`
+	return cmd
 }
 
 // act asks for an action and tells what came of it.
 func act(fl caddycmd.Flags, uri string, body actionJSON, done string) (int, error) {
 	var st accountStatus
-	err := ask(fl, "POST", uri, body, &st)
+	err := ask(context.Background(), fl, http.MethodPost, uri, body, &st)
 	switch {
 	case err != nil && strings.HasPrefix(err.Error(), "login_required: "):
 		return exitLogin, err
@@ -157,44 +182,4 @@ func act(fl caddycmd.Flags, uri string, body actionJSON, done string) (int, erro
 	}
 	fmt.Printf("%s %s\n", st.name(), done)
 	return exitFine, nil
-}
-
-func importCommand() *cobra.Command {
-	return adminFlags(&cobra.Command{
-		Use:   "import <account>[/<user>]",
-		Short: "Gives an account a refresh token from elsewhere",
-		Long: `Gives an account the refresh token of an integration that is moved here, in place
-of what it has; if the server refuses it, the account keeps what it had. It is read from standard input, one line, and spent at once: stop
-the other integration first, because from then on its token is dead.`,
-		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
-			token, err := readSecret(os.Stdin, "Refresh token: ")
-			if err != nil {
-				return exitWrongUse, err
-			}
-			body := bodyOf(args[0])
-			body.RefreshToken = token
-			return act(fl, "/bearer/import", body, "has new tokens, and the imported refresh token is spent")
-		}),
-	})
-}
-
-// readSecret reads one line, from a terminal without showing it.
-func readSecret(in *os.File, prompt string) (string, error) {
-	var line []byte
-	var err error
-	if term.IsTerminal(int(in.Fd())) {
-		fmt.Fprint(os.Stderr, prompt)
-		line, err = term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(os.Stderr)
-	} else {
-		line, err = io.ReadAll(io.LimitReader(in, 64<<10))
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading standard input: %w", err)
-	}
-	text := strings.TrimSpace(string(line))
-	if text == "" || strings.ContainsAny(text, " \t\r\n") {
-		return "", errors.New("standard input must hold one line, the refresh token")
-	}
-	return text, nil
 }

@@ -114,7 +114,7 @@ func (t *terminalLogin) serve(l net.Listener, u *url.URL) (*accountStatus, error
 		}
 		return r.status, r.err
 	case <-t.ctx.Done():
-		return nil, errors.New("no answer came in time")
+		return nil, errors.New("no answer came in time; if the browser is on another machine, use --paste")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -17,6 +18,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
 
 func loginCommand() *cobra.Command {
@@ -30,7 +33,10 @@ as the account's redirect_uri says.
 
 Over SSH use --paste: open the address on any machine, and paste the address of
 the page that you end at, even if that page can't be shown.`,
-		RunE: run(1, login),
+		Example: `  caddy bearer login erp
+  ssh -t gateway caddy bearer login erp/ada --paste`,
+		RunE:              run(1, login),
+		ValidArgsFunction: completeAccounts,
 	})
 	cmd.Flags().Bool("paste", false, "Take the address that the browser ends at from standard input")
 	cmd.Flags().Duration("timeout", 10*time.Minute, "How long to wait for you")
@@ -44,9 +50,10 @@ func logoutCommand() *cobra.Command {
 		Long: `Logs an account out: its tokens are revoked at the server (RFC 7009) and dropped
 here. They are dropped even if the server can't be asked; both is told. The
 account stays out until it is logged in again.`,
+		Example: `  caddy bearer logout erp/ada`,
 		RunE: run(1, func(fl caddycmd.Flags, args []string) (int, error) {
 			var out logoutJSON
-			if err := ask(fl, "POST", "/bearer/logout", bodyOf(args[0]), &out); err != nil {
+			if err := ask(context.Background(), fl, http.MethodPost, "/bearer/logout", bodyOf(args[0]), &out); err != nil {
 				return exitFailed, err
 			}
 			fmt.Printf("%s has no tokens here any more, and stays out until it is logged in\n", out.Status.name())
@@ -60,6 +67,7 @@ account stays out until it is logged in again.`,
 			}
 			return exitFine, nil
 		}),
+		ValidArgsFunction: completeAccounts,
 	})
 }
 
@@ -80,43 +88,63 @@ type terminalLogin struct {
 func login(fl caddycmd.Flags, args []string) (int, error) {
 	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(interrupted, stop) // a second Ctrl-C ends it at once
 	ctx, cancel := context.WithTimeout(interrupted, fl.Duration("timeout"))
 	defer cancel()
 	t := terminalLogin{fl: fl, key: bodyOf(args[0]), browser: rand.Text() + rand.Text(), ctx: ctx}
+	one, store, err := t.run()
+	switch {
+	case err == nil:
+		printLogin(os.Stdout, *one, store, time.Now())
+		return exitFine, nil
+	case interrupted.Err() != nil:
+		err = errors.New("interrupted; the server may go on with what was begun: `caddy bearer status` tells")
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("not finished within %s; the server may go on: `caddy bearer status` tells", fl.Duration("timeout"))
+	case ctx.Err() != nil:
+		err = fmt.Errorf("not finished within %s: %w", fl.Duration("timeout"), err)
+	}
+	return exitFailed, err
+}
+
+// run logs in as the account's grant and redirect URI want it. store is where
+// the tokens are.
+func (t *terminalLogin) run() (one *accountStatus, store string, err error) {
 	var st statusJSON
 	uri := "/bearer/status?" + url.Values{"account": {t.key.Account}, "user": {t.key.User}}.Encode()
-	if err := ask(fl, "GET", uri, nil, &st); err != nil {
-		return exitFailed, err
+	if err := ask(t.ctx, t.fl, http.MethodGet, uri, nil, &st); err != nil {
+		return nil, "", err
 	}
-	var err error
-	one := &st.Accounts[0]
+	if len(st.Accounts) != 1 {
+		return nil, "", fmt.Errorf("the admin endpoint told of %d accounts in place of one; is it another version of this program?", len(st.Accounts))
+	}
+	one = &st.Accounts[0]
 	switch {
+	case one.Grant == (oauth.RefreshToken{}).Type():
+		err = errors.New("grant refresh_token can't sign in by itself; give it a refresh token: caddy bearer import " + shellWord(one.name()))
 	case one.RedirectURI == "":
 		one, err = t.direct()
-	case fl.Bool("paste"):
+	case t.fl.Bool("paste"):
 		one, err = t.paste()
 	case one.Terminal:
 		one, err = t.listen(one.RedirectURI)
 	default:
 		one, err = t.portal(st.Portal, uri, one.SignedIn)
 	}
-	if err != nil {
-		return exitFailed, err
-	}
-	printLogin(os.Stdout, *one, st.Store, time.Now())
-	return exitFine, nil
+	return one, st.Store, err
 }
 
 // begin starts the login at the server.
 func (t *terminalLogin) begin(redirectURI string) (began beganJSON, err error) {
 	body := loginJSON{actionJSON: t.key, Browser: t.browser, RedirectURI: redirectURI}
-	return began, ask(t.fl, "POST", "/bearer/login", body, &began)
+	return began, ask(t.ctx, t.fl, http.MethodPost, "/bearer/login", body, &began)
 }
 
 // finish hands the callback over.
 func (t *terminalLogin) finish(at, query string) (*accountStatus, error) {
 	var done beganJSON
-	err := ask(t.fl, "POST", "/bearer/login/finish", loginJSON{Browser: t.browser, At: at, Query: query}, &done)
+	// The code is spent by it: who has come so far isn't cut off.
+	err := ask(context.WithoutCancel(t.ctx), t.fl, http.MethodPost, "/bearer/login/finish", loginJSON{Browser: t.browser, At: at, Query: query}, &done)
 	return done.Status, err
 }
 
@@ -129,9 +157,9 @@ func (t *terminalLogin) direct() (*accountStatus, error) {
 	}
 	fmt.Printf("Open this address, on any device, and enter the code %s:\n\n%s\n\n", began.UserCode, began.VerificationURI)
 	browse(began.VerificationURI) // without the code: other users see arguments
-	for pause(t.ctx, 2*time.Second) {
+	for pause(t.ctx, time.Second) {
 		var now beganJSON
-		if err := ask(t.fl, "POST", "/bearer/login/status", loginJSON{Login: began.Login}, &now); err != nil || now.Done {
+		if err := ask(t.ctx, t.fl, http.MethodPost, "/bearer/login/status", loginJSON{Login: began.Login}, &now); err != nil || now.Done {
 			return now.Status, err
 		}
 	}
@@ -145,12 +173,26 @@ func (t *terminalLogin) paste() (*accountStatus, error) {
 		return nil, err
 	}
 	fmt.Printf("Open this address on any machine and sign in there:\n\n%s\n\nThen paste the address of the page that you end at: ", began.URL)
-	line, err := bufio.NewReader(io.LimitReader(os.Stdin, 64<<10)).ReadString('\n')
-	if err != nil && line == "" {
-		return nil, errors.New("no address was pasted; paste the whole address, with ?code=…")
+	in, lines := os.Stdin, make(chan string, 1)
+	go func() { // reading can't be interrupted
+		line, _ := bufio.NewReader(io.LimitReader(in, 64<<10)).ReadString('\n')
+		lines <- line
+	}()
+	select {
+	case <-t.ctx.Done():
+		fmt.Println()
+		return nil, errors.New("no address was pasted in time")
+	case line := <-lines:
+		fmt.Println()
+		if line == "" {
+			return nil, errors.New("no address was pasted; paste the whole address, with ?code=…")
+		}
+		st, err := t.finish(pasted(line))
+		if err != nil && isLoginCode(err, oauth.ErrCallbackMalformed) {
+			err = fmt.Errorf("%w; paste the whole address that the browser ended at, with ?code=…", err)
+		}
+		return st, err
 	}
-	fmt.Println()
-	return t.finish(pasted(line))
 }
 
 // portal waits until somebody has logged in on the portal.
@@ -166,7 +208,7 @@ func (t *terminalLogin) portal(portal, uri string, before time.Time) (*accountSt
 	browse(portal)
 	for pause(t.ctx, time.Second) {
 		var st statusJSON
-		if err := ask(t.fl, "GET", uri, nil, &st); err != nil {
+		if err := ask(t.ctx, t.fl, http.MethodGet, uri, nil, &st); err != nil {
 			return nil, err
 		}
 		if st.Accounts[0].SignedIn.After(before) {

@@ -3,9 +3,11 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +23,7 @@ import (
 func sandboxCommand() *cobra.Command {
 	var faults strings.Builder
 	for _, f := range sandbox.Faults() {
-		fmt.Fprintf(&faults, "  %-26s %s\n", f.Name, f.Description)
+		fmt.Fprintf(&faults, "    %-26s %s\n", f.Name, f.Description)
 	}
 	cmd := &cobra.Command{
 		Use:   "sandbox [--listen <address>] [--grant <type>] [--token-lifetime <duration>] [--fault <name>[:<times>]]...",
@@ -32,13 +34,23 @@ API with a token. It prints a command to try. Nothing is kept. With the grants
 authorization_code and device_code you are the person who signs in, on a portal.
 
 A fault is played at each request that it fits, or so many times. Faults:
+
 ` + faults.String(),
+		Example: `  caddy bearer sandbox
+  caddy bearer sandbox --grant authorization_code
+  caddy bearer sandbox --token-lifetime 10s --fault lost-reply:1`,
 		RunE: run(0, func(fl caddycmd.Flags, _ []string) (int, error) { return runSandbox(fl) }),
 	}
 	cmd.Flags().String("listen", "127.0.0.1:8080", "Address of the proxy; on loopback")
 	cmd.Flags().String("grant", "password", "Grant of the account: password, authorization_code or device_code")
 	cmd.Flags().Duration("token-lifetime", 10*time.Minute, "Lifetime of access tokens")
 	cmd.Flags().StringArray("fault", nil, "Fault to play, as name or name:times; may be repeated")
+	var names []string
+	for _, f := range sandbox.Faults() {
+		names = append(names, string(f.Name)+"\t"+f.Description)
+	}
+	_ = cmd.RegisterFlagCompletionFunc("fault", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("grant", cobra.FixedCompletions(slices.Sorted(maps.Keys(sandboxGrants)), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -145,8 +157,12 @@ func startSandboxProxy(dir, listen, grant string, servers *sandbox.Servers) erro
 		}
 	}
 	host, port, _ := net.SplitHostPort(listen)
+	levels := "upper"
+	if coloured(os.Stderr) {
+		levels = "color"
+	}
 	config := strings.ReplaceAll(sandboxCaddyfile, "GRANT", grant)
-	config = strings.NewReplacer("DIR", dir, "SERVER", servers.AuthorizationServerURL, "LISTEN", listen,
+	config = strings.NewReplacer("LEVELS", levels, "DIR", dir, "SERVER", servers.AuthorizationServerURL, "LISTEN", listen,
 		"HOST", host, "PORT", port, "API", servers.APIURL, "UPSTREAM", strings.TrimPrefix(servers.APIURL, "http://")).Replace(config)
 	json, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
 	if err != nil {
@@ -170,7 +186,9 @@ const sandboxCaddyfile = `{
 	persist_config off
 	grace_period 5s
 	log {
-		format console
+		format console {
+			level_format LEVELS
+		}
 		include bearer http.handlers.bearer_guard http.handlers.bearer_portal http.log.error
 	}
 	servers {

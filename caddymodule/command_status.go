@@ -1,14 +1,15 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -21,111 +22,108 @@ func statusCommand() *cobra.Command {
 	cmd := adminFlags(&cobra.Command{
 		Use:   "status [<account>[/<user>]] [--json]",
 		Short: "Shows the condition of every account, or of one",
-		RunE: run(-1, func(fl caddycmd.Flags, args []string) (int, error) {
-			var st statusJSON
-			uri := "/bearer/status"
-			if len(args) > 0 {
-				key := bodyOf(args[0])
-				uri += "?" + url.Values{"account": {key.Account}, "user": {key.User}}.Encode()
-			}
-			if err := ask(fl, "GET", uri, nil, &st); err != nil {
-				return exitFailed, err
-			}
-			if fl.Bool("json") {
-				enc := json.NewEncoder(os.Stdout)
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(st); err != nil {
-					return exitFailed, err
-				}
-			} else if err := printStatus(os.Stdout, st, time.Now()); err != nil {
-				return exitFailed, err
-			}
-			return exitOf(st)
-		}),
+		Long: `Shows the condition of every account; of one; or, of an account with sessions per
+user, of its users, in order of their names. What is to be done about an account is
+below its line. States:
+
+    ready           requests get a token
+    degraded        they do, but the store can't be written
+    refreshing      there is no token yet; it is being fetched
+    away            no token: the authorization server can't be asked; tried again
+    refused         no token: it refused the credentials or the configuration
+    login_required  no token: a person has to log in
+    unknown         nothing was tried yet, or the store can't be read
+
+--json prints an object. Times are RFC 3339 in UTC; what isn't known or is false is
+left out, unless it says otherwise here:
+
+    store          where the tokens are kept (always there)
+    store_problem  what is wrong there now
+    store_mended   what was wrong there and was made good, oldest first
+    portal         URL where people log in
+    total, next    how many users the account has, and after which one the next
+                   page begins (--after)
+    accounts       a list (always there) of
+      account, state, grant  as in the table (always there)
+      user                 whose session it is
+      users                number of users; then only account, state and grant are there
+      detail               why it is so, and what to do
+      generation           number of saves of its record (always there)
+      obtained, expires    of the access token
+      has_refresh_token    true or false (always there)
+      refresh_expires      until when the refresh token lives
+      refreshed            when the last token answer came
+      signed_in            when the last sign-in was
+      retry_at             when the next attempt is due after a failure
+      unsaved              true: the newest tokens are in memory only
+      redirect_uri         where the answer to a login arrives
+      terminal             true: it arrives at 'caddy bearer login'
+
+Exit codes: 0 all that is shown can serve or will in a moment, 1 something can't, 2
+wrong use, 3 a person has to log in.`,
+		Example: `  caddy bearer status
+  caddy bearer status erp/ada
+  caddy bearer status --json | jq -r '.accounts[] | select(.state == "away").account'`,
+		RunE:              run(noneOrOne, status),
+		ValidArgsFunction: completeAccounts,
 	})
 	cmd.Flags().Bool("json", false, "Print JSON")
+	cmd.Flags().Int("limit", 100, "How many users to show, up to 1000")
+	cmd.Flags().String("after", "", "Show the users whose names come after this one")
 	return cmd
+}
+
+func status(fl caddycmd.Flags, args []string) (int, error) {
+	uri := "/bearer/status"
+	if limit := fl.Int("limit"); limit < 0 || limit > maxUsersListed {
+		return exitWrongUse, fmt.Errorf("--limit %d: it must be from 0 to %d", limit, maxUsersListed)
+	}
+	if len(args) == 0 && (fl.Changed("after") || fl.Changed("limit")) {
+		return exitWrongUse, errors.New("--after and --limit are for the users of one account; name it: caddy bearer status <account>")
+	}
+	if len(args) > 0 {
+		key := bodyOf(args[0])
+		uri = "/bearer/users?" + url.Values{
+			"account": {key.Account}, "user": {key.User}, "limit": {strconv.Itoa(fl.Int("limit"))}, "after": {fl.String("after")},
+		}.Encode()
+	}
+	var st statusJSON
+	if err := ask(context.Background(), fl, http.MethodGet, uri, nil, &st); err != nil {
+		return exitFailed, err
+	}
+	if fl.Bool("json") {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(st); err != nil {
+			return exitFailed, err
+		}
+		return exitOf(st)
+	}
+	if err := writeStatus(os.Stdout, st, time.Now(), coloured(os.Stdout)); err != nil {
+		return exitFailed, err
+	}
+	if st.Next != "" {
+		fmt.Printf("\nthere are more users; go on with: caddy bearer status %s --after %s\n", args[0], shellWord(st.Next))
+	}
+	return exitOf(st)
 }
 
 // exitOf is the exit code of a status.
 func exitOf(st statusJSON) (int, error) {
 	code, bad := exitFine, []string{}
 	for _, a := range st.Accounts {
-		switch a.State {
-		case oauth.StateReady, oauth.StateRefreshing, oauth.StateDegraded:
+		switch {
+		case serves(a.State), a.State == oauth.StateRefreshing:
 			continue
-		case oauth.StateLoginRequired:
+		case a.State == oauth.StateLoginRequired:
 			code = exitLogin
 		default:
 			code = max(code, exitFailed)
 		}
-		bad = append(bad, a.name())
+		bad = append(bad, a.shownName())
 	}
 	if code == exitFine {
 		return code, nil
 	}
 	return code, errors.New("can't serve: " + strings.Join(bad, ", "))
-}
-
-// printStatus writes a table, and below it what is to be said of an account.
-func printStatus(w io.Writer, st statusJSON, now time.Time) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ACCOUNT\tSTATE\tTOKEN\tREFRESH TOKEN\tLAST REFRESH\tGRANT")
-	for _, a := range st.Accounts {
-		if a.Users != nil {
-			fmt.Fprintf(tw, "%s/…\tusers: %d\t\t\t\t%s\n", a.Account, *a.Users, a.Grant)
-			continue
-		}
-		token := "none"
-		if !a.Expires.IsZero() {
-			token = "for " + span(a.Expires.Sub(now))
-		}
-		refresh := "none"
-		if a.HasRefreshToken {
-			refresh = "yes"
-		}
-		if !a.RefreshExpires.IsZero() {
-			refresh = "until " + a.RefreshExpires.Format(time.DateOnly)
-		}
-		last := "never"
-		if !a.Refreshed.IsZero() {
-			last = span(now.Sub(a.Refreshed)) + " ago"
-		}
-		fmt.Fprintln(tw, strings.Join([]string{a.name(), string(a.State), token, refresh, last, a.Grant}, "\t"))
-	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "\nstore: %s\n", st.Store)
-	if st.StoreProblem != "" {
-		fmt.Fprintf(w, "store: DEGRADED: %s\n", st.StoreProblem)
-	}
-	for _, m := range st.StoreMended {
-		fmt.Fprintf(w, "store: mended: %s\n", m)
-	}
-	for _, a := range st.Accounts {
-		if a.Unsaved {
-			fmt.Fprintf(w, "%s: the newest tokens are in memory only, because the store can't be written; don't stop the server\n", a.name())
-		}
-		if a.Detail != "" {
-			fmt.Fprintf(w, "%s: %s\n", a.name(), a.Detail)
-		}
-		if wait := a.RetryAt.Sub(now); wait > 0 {
-			fmt.Fprintf(w, "%s: next attempt in %s\n", a.name(), span(wait))
-		}
-	}
-	return nil
-}
-
-// span is a length of time as people say it.
-func span(d time.Duration) string {
-	switch d = max(d, 0).Round(time.Second); {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d d", d/(24*time.Hour))
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return fmt.Sprintf("%d s", d/time.Second)
 }

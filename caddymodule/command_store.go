@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,10 @@ asks. Without a user, an account with sessions per user adopts those of all user
 
 A refresh token works once. If such a token is in use elsewhere too, its next use,
 there or here, may end it for both: only you can know that it isn't.`,
-		RunE: run(1, adopt),
+		Example: `  caddy bearer adopt erp
+  caddy bearer adopt erp/ada --yes`,
+		RunE:              run(1, adopt),
+		ValidArgsFunction: completeAccounts,
 	})
 	cmd.Flags().Bool("yes", false, "Don't ask")
 	return cmd
@@ -48,7 +52,7 @@ func adopt(fl caddycmd.Flags, args []string) (int, error) {
 	key := bodyOf(args[0])
 	body := adoptBody{Account: key.Account, User: key.User}
 	var found, done adoptJSON
-	if err := ask(fl, http.MethodPost, "/bearer/adopt", body, &found); err != nil {
+	if err := ask(context.Background(), fl, http.MethodPost, "/bearer/adopt", body, &found); err != nil {
 		return exitFailed, err
 	}
 	fmt.Println("These tokens are stored and not used:")
@@ -66,7 +70,7 @@ func adopt(fl caddycmd.Flags, args []string) (int, error) {
 		}
 	}
 	body.Confirm = true
-	if err := ask(fl, http.MethodPost, "/bearer/adopt", body, &done); err != nil {
+	if err := ask(context.Background(), fl, http.MethodPost, "/bearer/adopt", body, &done); err != nil {
 		return exitFailed, err
 	}
 	fmt.Printf("adopted: %d; `caddy bearer refresh <account>[/<user>]` tells whether the server still takes the token\n", done.Adopted)
@@ -125,7 +129,8 @@ func backupCommand() *cobra.Command {
 
 Refresh tokens that work once are spent soon after: a restored store needs
 'caddy bearer adopt' or a login, and the key.`,
-		RunE: run(1, backup),
+		Example: `  caddy bearer backup /var/backups/bearer-$(date +%F).db`,
+		RunE:    run(1, backup),
 	})
 }
 
@@ -135,17 +140,20 @@ func backup(fl caddycmd.Flags, args []string) (int, error) {
 		return exitWrongUse, fmt.Errorf("%s is there already; give the name of a new file", file)
 	}
 	var st statusJSON
-	if err := ask(fl, http.MethodGet, "/bearer/status", nil, &st); err != nil {
+	if err := ask(context.Background(), fl, http.MethodGet, "/bearer/status", nil, &st); err != nil {
 		return exitFailed, err
 	}
-	answer, err := send(fl, http.MethodPost, "/bearer/backup", struct{}{})
+	answer, err := send(context.Background(), fl, http.MethodPost, "/bearer/backup", struct{}{})
 	if err != nil {
 		return exitFailed, err
 	}
 	defer answer.Body.Close()
 	size, err := writeNew(file, answer.Body)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok { // about a file of another name
+		err = fmt.Errorf("%w; name a file in a directory that is there and that you may write to", failed.Err)
+	}
 	if err != nil {
-		return exitFailed, fmt.Errorf("writing the backup: %w", err)
+		return exitFailed, fmt.Errorf("writing the backup to %s: %w", file, err)
 	}
 	fmt.Printf("%s: a copy of the token store, %d bytes, for its owner only\n", file, size)
 	fmt.Printf("copied from: %s\n", st.Store)
@@ -191,9 +199,10 @@ It may be interrupted at any moment; then both keys are kept, and another
 
 Backups from before open with the former key only: keep it as long as them. If it
 is known to others, get new tokens as well, with 'caddy bearer refresh'.`,
+		Example: `  caddy bearer rekey --config /etc/caddy/Caddyfile`,
 		RunE: run(0, func(fl caddycmd.Flags, _ []string) (int, error) {
 			var done rekeyJSON
-			if err := ask(fl, http.MethodPost, "/bearer/rekey", struct{}{}, &done); err != nil {
+			if err := ask(context.Background(), fl, http.MethodPost, "/bearer/rekey", struct{}{}, &done); err != nil {
 				return exitFailed, err
 			}
 			fmt.Println(done.Message)

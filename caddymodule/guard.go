@@ -201,6 +201,7 @@ type passage struct {
 // ServeHTTP lets the request pass or answers it.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if p, ok := g.refuse(r); ok {
+		g.app.countRequest(g.Account, p.Code)
 		if log := g.log.of(p.Code); log != nil {
 			log.Warn("refused a request", "code", p.Code, "detail", p.Detail, "remote", r.RemoteAddr, "method", r.Method, "host", r.Host)
 		}
@@ -219,7 +220,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if g.Account != "" {
 		var err error
 		if pass.session, err = g.app.session(r, g.Account, g.User, g.UserFromHeader); err == nil {
-			_, err = pass.session.TokenAmong(r.Context(), g.MaxWaiters)
+			_, err = tokenFor(r.Context(), pass.session, g.MaxWaiters)
 		}
 		if err != nil {
 			g.noToken(answer, r, err)
@@ -235,7 +236,8 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		if answer.status == 0 {
 			answer.status = he.StatusCode
 		}
-		if he.StatusCode == http.StatusBadGateway || he.StatusCode == http.StatusGatewayTimeout {
+		switch he.StatusCode {
+		case http.StatusBadGateway, http.StatusGatewayTimeout, http.StatusServiceUnavailable: // the last if none is healthy
 			w.Header().Set(errorHeader, "upstream_unreachable")
 		}
 	}

@@ -89,7 +89,7 @@ func (w *passageWriter) WriteHeader(status int) {
 	h := w.Header()
 	whole := maps.Clone(h)
 	for field := range h {
-		if named(swallowed, field) {
+		if named(swallowed, field) || field == errorHeader {
 			delete(h, field)
 		}
 	}
@@ -104,16 +104,17 @@ func (w *passageWriter) WriteHeader(status int) {
 	maps.Copy(h, whole)
 }
 
-// outcome is `passed`, or the code of our own answer.
+// outcome is [outcomePassed], or the code of our own answer.
 func (w *passageWriter) outcome() string {
 	if code := w.Header().Get(errorHeader); code != "" {
 		return code
 	}
-	return "passed"
+	return outcomePassed
 }
 
-// record writes the audit line of a request.
+// record counts a request and writes its audit line.
 func (g *Guard) record(r *http.Request, w *passageWriter) {
+	g.app.countPassage(w)
 	if g.audit == nil {
 		return
 	}
@@ -125,12 +126,12 @@ func (g *Guard) record(r *http.Request, w *passageWriter) {
 	if s := w.passage.session; s != nil {
 		account, user = s.Key().Account, s.Key().User
 	}
-	status := w.status
+	status, path := w.status, r.URL.EscapedPath() // in ASCII, so that nothing in it steers a terminal
 	if status == 0 {
 		status = http.StatusOK
 	}
 	line.Write(zap.String("caller", caller(r)), zap.String("account", account), zap.String("user", user),
-		zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", r.URL.Path[:min(len(r.URL.Path), maxAuditPath)]),
+		zap.String("method", r.Method), zap.String("host", r.Host), zap.String("path", path[:min(len(path), maxAuditPath)]),
 		zap.Int("status", status), zap.String("outcome", w.outcome()))
 }
 

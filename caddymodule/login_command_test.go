@@ -31,9 +31,10 @@ func TestLoginCommandPaste(t *testing.T) {
 			t.Errorf("%s: %s, generation %d after %d", name, st.State, st.Generation, before)
 		}
 	}
+	r.runCommand(loginCommand(), "erp/ada", "--paste", "--timeout", "200ms").ends(1, "not finished within 200ms: no address was pasted in time")
 	r.harmless("what can't be", func() {
 		for text, want := range map[string]string{
-			"": "no address was pasted", "\n": "malformed", "https://proxy.example.com/\n": "malformed", "code=x&state=y\n": "no such login",
+			"": "no address was pasted", "\n": "paste the whole address", "https://proxy.example.com/\n": "malformed", "code=x&state=y\n": "no such login",
 			"code=x&state=" + strings.Repeat("A", 43): "no such login",
 		} {
 			r.runCommand(loginCommand(), "erp/ada", "--paste").types(text).ends(1, want)
@@ -117,7 +118,7 @@ func TestLoginCommandDirect(t *testing.T) {
 		t.Errorf("after a login that was denied: %s", st.State)
 	}
 	r.runCommand(loginCommand(), "robot").ends(0, "robot is logged in", "refresh token: none")
-	r.runCommand(loginCommand(), "given").ends(1, "can't sign in by itself")
+	r.runCommand(loginCommand(), "given").ends(1, "can't sign in by itself; give it a refresh token: caddy bearer import given")
 }
 
 // Status and logout of a user: exit codes, and both facts of a logout.
@@ -157,12 +158,11 @@ func TestLogoutCommand(t *testing.T) {
 	}
 }
 
-// An account with users has no condition of its own, and no login that would
-// help.
+// Of an account with users, the users are shown.
 func TestStatusCommandPerUser(t *testing.T) {
 	r := newCommandRig(t, sandbox.Config{})
 	r.start()
-	r.runCommand(statusCommand(), "erp").ends(1, "one session per user; name it as erp/<user>")
+	r.runCommand(statusCommand(), "erp").ends(0, "users: none has logged in yet")
 }
 
 // A login that was begun at the admin endpoint without anything that binds it

@@ -147,7 +147,7 @@ func TestLoginCommandFails(t *testing.T) {
 			t.Errorf("%s: the session is %s", want, st.State)
 		}
 	}
-	r.runCommand(loginCommand(), "erp/ada", "--timeout", "200ms").ends(1, "no answer came in time")
+	r.runCommand(loginCommand(), "erp/ada", "--timeout", "200ms").ends(1, "no answer came in time; if the browser is on another machine, use --paste")
 	r.runCommand(loginCommand(), "erp").ends(1, "one session per user")
 	r.runCommand(loginCommand(), "nobody/ada").ends(1, "nobody")
 	r.runCommand(loginCommand()).ends(2, "wrong number of arguments")

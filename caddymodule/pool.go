@@ -23,6 +23,7 @@ var pool = caddy.NewUsagePool()
 // the first lease that starts opens the store.
 type shared struct {
 	sessions *oauth.Sessions
+	emitter  *emitter
 
 	mu    sync.Mutex
 	store Store
@@ -40,7 +41,10 @@ type lease struct {
 
 func acquire(key string, log *slog.Logger) (*shared, error) {
 	v, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return &shared{sessions: oauth.NewSessions(log)}, nil
+		sessions := oauth.NewSessions(log)
+		sh := &shared{sessions: sessions, emitter: newEmitter(sessions)}
+		sessions.Observe(sh.emitter.observe)
+		return sh, nil
 	})
 	if err != nil {
 		return nil, err
@@ -148,6 +152,7 @@ const drain = 10 * time.Second
 func (sh *shared) Destruct() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
+	defer close(sh.emitter.over)
 	return sh.sessions.Close(ctx)
 }
 

@@ -275,7 +275,7 @@ func parsePortal(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		"user_from_header": checked(word(&p.UserFromHeader), func() error { return checkUserField(p.UserFromHeader) }),
 		"admins":           words(&p.Admins),
 		"unprotected":      toggle(&p.Unprotected),
-	}, nil)
+	})
 }
 
 // listTimeout bounds how long a page waits for the store.

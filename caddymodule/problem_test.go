@@ -113,7 +113,7 @@ func TestProblemAnswer(t *testing.T) {
 		if res.StatusCode != 403 || res.Status != "403 Forbidden" || res.ContentLength != int64(len(body)) {
 			t.Errorf("%s: %s, %d bytes", form, res.Status, res.ContentLength)
 		}
-		for name, want := range map[string]string{"Content-Type": "application/problem+json", "Content-Length": strconv.Itoa(len(body)), "Cache-Control": "no-store",
+		for name, want := range map[string]string{"Content-Type": "application/problem+json", "Content-Length": strconv.Itoa(len(body)), "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
 			"Caddy-Bearer-Error": "host_refused", "Retry-After": "2", "Www-Authenticate": "Basic"} {
 			if got := res.Header.Values(name); !slices.Equal(got, []string{want}) {
 				t.Errorf("%s: %s is %q, want %q", form, name, got, want)

@@ -139,7 +139,7 @@ func TestBackupCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.runCommand(backupCommand(), link).ends(2, "is there already")
-	r.runCommand(backupCommand(), filepath.Join(dir, "none", "tokens.db")).ends(1, "writing the backup: ", "no such file")
+	r.runCommand(backupCommand(), filepath.Join(dir, "none", "tokens.db")).ends(1, "/none/tokens.db: no such file or directory; name a file in a directory that is there")
 	for _, args := range [][]string{{}, {"a", "b"}} {
 		r.runCommand(backupCommand(), args...).ends(2)
 	}
@@ -317,7 +317,7 @@ func TestStatusOfStore(t *testing.T) {
 	t.Parallel()
 	st := statusJSON{Store: "tokens.db", StoreProblem: "the disk is full", StoreMended: []string{"this", "that"}, Accounts: []accountStatus{}}
 	var out strings.Builder
-	if err := printStatus(&out, st, statusNow); err != nil {
+	if err := writeStatus(&out, st, statusNow, false); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasSuffix(out.String(), "\nstore: tokens.db\nstore: DEGRADED: the disk is full\nstore: mended: this\nstore: mended: that\n") {

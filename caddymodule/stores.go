@@ -193,7 +193,7 @@ func (b *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"spill":            word(&b.Spill),
 		"instance":         word(&b.Instance),
 		"allow_network_fs": toggle(&b.AllowNetworkFS),
-	}, nil)
+	})
 }
 
 // MemoryStore keeps the tokens in memory: they are gone when the process ends.

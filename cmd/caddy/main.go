@@ -10,4 +10,7 @@ import (
 	_ "github.com/caddy-bearer/caddy-bearer/caddymodule"
 )
 
-func main() { caddycmd.Main() }
+func main() {
+	hideMemory()
+	caddycmd.Main()
+}
