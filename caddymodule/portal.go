@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -277,9 +276,6 @@ func parsePortal(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		"unprotected":      toggle(&p.Unprotected),
 	})
 }
-
-// listTimeout bounds how long a page waits for the store.
-const listTimeout = 5 * time.Second
 
 var (
 	_ caddyhttp.MiddlewareHandler = (*Portal)(nil)

@@ -16,7 +16,7 @@ func (v *visit) login(ctx context.Context, s *oauth.Session) error {
 	if !s.Account().PersonLogin() {
 		switch err := s.Login(ctx); {
 		case err == nil:
-			return v.redirect("/", url.Values{"message": {"attempt_ok"}})
+			return v.home("attempt_ok")
 		case errors.Is(err, oauth.ErrNoLogin):
 			return v.refuse("no_login")
 		default:
@@ -46,7 +46,7 @@ func (v *visit) logout(ctx context.Context, s *oauth.Session) error {
 	if !out.Revoked && out.Detail != "" {
 		message = "signed_out_not_revoked"
 	}
-	return v.redirect("/", url.Values{"message": {message}})
+	return v.home(message)
 }
 
 // callback finishes a sign-in, and leads to a page whose address has no code.

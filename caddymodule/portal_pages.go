@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,9 +15,6 @@ import (
 // the style sheet. Any string in them may be hostile.
 //
 // An error of write is for the log only: the visitor has been answered.
-
-// maxListed is how many users of an account are listed.
-const maxListed = 100
 
 // portalPage is what every page tells.
 type portalPage struct {
@@ -41,75 +37,6 @@ func (p portalPage) Home() string {
 		return "/"
 	}
 	return p.Base
-}
-
-// accountsPage tells what there is, in what condition, and what to do.
-type accountsPage struct {
-	portalPage
-	// CSRF goes into each form, as the field csrf.
-	CSRF string
-	// Message is a key of [portalMessages]; others are not shown, as it may
-	// come from a query.
-	Message string
-	// Now is what times are compared with.
-	Now time.Time
-	// Sessions that the visitor may see and act for, without those in Users.
-	Sessions []oauth.Status
-	// Users are, for admins, the accounts with a session per user.
-	Users []accountUsers
-}
-
-// accountUsers is what an admin sees of an account with a session per user.
-type accountUsers struct {
-	Account  string
-	SignedIn int
-	// Asked is the user that was looked up; Found is that user's session, nil
-	// if there is none.
-	Asked string
-	Found *oauth.Status
-	// List are the first users; no more than maxListed are shown.
-	List []oauth.Status
-}
-
-// Listed is the part of List that is shown.
-func (u accountUsers) Listed() []oauth.Status { return u.List[:min(len(u.List), maxListed)] }
-
-// sessionCard is a session on the accounts page.
-type sessionCard struct {
-	sessionView
-	Page accountsPage
-	// ID is unique on the page; Level is that of the heading, 2 or 3.
-	ID    string
-	Level int
-}
-
-// Card is what the template of a session takes.
-func (p accountsPage) Card(s oauth.Status, level int, id ...any) sessionCard {
-	return sessionCard{sessionView{s}, p, fmt.Sprint(append([]any{"s"}, id...)...), level}
-}
-
-// Notice is the message in words; nil for none, or for one that isn't true any
-// more.
-func (p accountsPage) Notice() *portalMessage {
-	m, ok := portalMessages[p.Message]
-	if !ok || m.Serves && !p.serves() {
-		return nil
-	}
-	return &m
-}
-
-// serves reports whether any of the sessions does.
-func (p accountsPage) serves() bool {
-	all := slices.Clone(p.Sessions)
-	for _, u := range p.Users {
-		all = append(all, u.List...)
-	}
-	return slices.ContainsFunc(all, func(s oauth.Status) bool { return sessionView{s}.serves() })
-}
-
-// write answers with status 200.
-func (p accountsPage) write(w http.ResponseWriter) error {
-	return writePage(w, http.StatusOK, "accounts", p, p.portalPage)
 }
 
 // continuePage takes the visitor to the authorization server. It is a page

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -68,8 +69,8 @@ func (e *element) one(t testing.TB, name string) *element {
 var (
 	voidElement  = regexp.MustCompile(`<(meta|link|input|wbr)( [^<>]*)?>`)
 	unreadable   = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]`)
-	allowedNames = strings.Fields("html head meta title link body header main section article div p h1 h2 h3 h4 a strong span bdi code dl dt dd time form input label button ul li wbr")
-	allowedAttrs = strings.Fields("lang charset name content http-equiv rel href class id role aria-labelledby for method action type value required autocomplete autocapitalize spellcheck datetime")
+	allowedNames = strings.Fields("html head meta title link body header main nav section article div p h1 h2 h3 h4 a strong span bdi code dl dt dd time form input label button ul li wbr svg desc path rect")
+	allowedAttrs = strings.Fields("lang charset name content http-equiv rel href class id role aria-labelledby for method action type value required autocomplete autocapitalize spellcheck datetime rel maxlength autofocus aria-label aria-current aria-hidden aria-describedby viewBox preserveAspectRatio x y d width height")
 )
 
 // readPage reads a page more strictly than browsers do: everything is closed
@@ -116,7 +117,7 @@ func readPage(t testing.TB, page string) *element {
 // and what a screen reader needs.
 func auditPage(t testing.TB, root *element) {
 	t.Helper()
-	if root.one(t, "html").attr["lang"] != "en" || strings.TrimSpace(root.one(t, "title").text) == "" || root.one(t, "main").one(t, "h1").text == "" {
+	if root.one(t, "html").attr["lang"] != "en" || strings.TrimSpace(root.one(t, "head").one(t, "title").text) == "" || root.one(t, "main").one(t, "h1").text == "" {
 		t.Error("lang, title or h1 is missing")
 	}
 	ids, labels, level := map[string]bool{}, map[string]bool{}, 0
@@ -153,8 +154,10 @@ func auditPage(t testing.TB, root *element) {
 				if !strings.HasPrefix(value, "/") || strings.HasPrefix(value, "//") {
 					t.Errorf("%s of %s leads to %q", name, e.name, value)
 				}
-			case (name == "for" || name == "aria-labelledby") && !ids[value]:
-				t.Errorf("%s=%q of %s leads nowhere", name, value, e.name)
+			case name == "for" || name == "aria-labelledby" || name == "aria-describedby":
+				if !ids[value] {
+					t.Errorf("%s=%q of %s leads nowhere", name, value, e.name)
+				}
 			case name == "http-equiv" && value != "refresh":
 				t.Errorf("http-equiv %s", value)
 			case name == "class":
@@ -188,6 +191,29 @@ func session(account, user string, state oauth.State, grant string) oauth.Status
 	return oauth.Status{Key: oauth.Key{Account: account, User: user}, State: state, Grant: grant}
 }
 
+func rowOf(s oauth.Status) accountRow { return accountRow{sessionView: sessionView{Status: s}} }
+
+// accountsOf is the page of these rows.
+func accountsOf(p accountsPage, rows ...accountRow) *accountsPage {
+	p.take(rows)
+	for _, r := range p.Rows {
+		if r.Users != nil {
+			r.Users.take(p.Asked, func(name string) accountRow {
+				return rowOf(session(r.Users.Account, name, oauth.StateReady, "authorization_code"))
+			})
+		}
+	}
+	return &p
+}
+
+// usersOf is the page of the account that p asks for, and its users.
+func usersOf(p accountsPage, names []string, row func(string) accountRow) *accountsPage {
+	users := &accountUsers{Account: p.Asked.Account, names: names}
+	p.take([]accountRow{{Users: users}})
+	users.take(p.Asked, row)
+	return &p
+}
+
 // Every text of every page may be hostile: it shows up as text, whatever it is.
 func TestPortalHostileStrings(t *testing.T) {
 	t.Parallel()
@@ -200,8 +226,9 @@ func TestPortalHostileStrings(t *testing.T) {
 		s.Detail, s.HasRefreshToken = evil, true
 		imported := session(evil, evil, oauth.StateLoginRequired, "refresh_token")
 		for _, p := range []portalWriter{
-			accountsPage{portalPage: common, CSRF: evil, Message: evil, Now: portalNow, Sessions: []oauth.Status{s, imported},
-				Users: []accountUsers{{Account: evil, SignedIn: 3, Asked: evil, Found: &s, List: []oauth.Status{s, imported}}, {Account: evil, Asked: evil}}},
+			accountsOf(accountsPage{portalPage: common, CSRF: evil, Message: evil, Now: portalNow, Store: oauth.StoreNotice{Problem: evil, Mended: []string{evil}}, Asked: readListing(url.Values{"q": {evil}, "still": {""}})},
+				accountRow{sessionView: sessionView{s, hostilePast(evil)}}, rowOf(imported), accountRow{Users: &accountUsers{Account: evil, names: []string{evil}}}),
+			usersOf(accountsPage{portalPage: common, CSRF: evil, Now: portalNow, Asked: readListing(url.Values{"account": {evil}, "user": {evil}})}, []string{evil + "x"}, func(string) accountRow { return rowOf(s) }),
 			devicePage{portalPage: common, Key: s.Key, UserCode: evil, VerificationURI: evil, VerificationURIComplete: evil, Now: portalNow, Check: "/bearer/device?login=x"},
 			devicePage{portalPage: common, Key: s.Key, Over: deviceFailed, Reason: evil},
 			devicePage{portalPage: common, Over: evil, Check: evil},
@@ -211,7 +238,7 @@ func TestPortalHostileStrings(t *testing.T) {
 			rec, root := written(t, p)
 			shown := root.one(t, "body").text
 			if i := strings.IndexFunc(shown, func(c rune) bool {
-				return c < ' ' && c != '\n' || c >= 0x200b && c <= 0x2069 && c != '–' && c != '…'
+				return c < ' ' && c != '\n' || c >= 0x200b && c <= 0x2069 && !strings.ContainsRune("–…“”", c)
 			}); i >= 0 {
 				t.Errorf("%q shows a character without a shape: %q", evil, shown[i:min(len(shown), i+10)])
 			}
@@ -225,11 +252,18 @@ func TestPortalHostileStrings(t *testing.T) {
 	}
 }
 
+func hostilePast(evil string) *oauth.History {
+	h := new(oauth.History)
+	h.Hours[23].Failures = 1
+	h.Recent = []oauth.Happening{{At: portalNow, Kind: oauth.EventKind(evil), Detail: evil}, {At: portalNow, Kind: oauth.EventDegraded, Detail: evil}}
+	return h
+}
+
 func TestPortalHeaders(t *testing.T) {
 	t.Parallel()
 	common := portalPage{Base: "/bearer"}
 	for _, p := range []portalWriter{
-		accountsPage{portalPage: common}, continuePage{common, "https://sso.example.com/"},
+		&accountsPage{portalPage: common}, continuePage{common, "https://sso.example.com/"},
 		devicePage{portalPage: common, Check: "/bearer/device"}, problemPage{portalPage: common, Code: "internal"},
 	} {
 		rec, _ := written(t, p)
@@ -272,7 +306,7 @@ func TestPortalSession(t *testing.T) {
 	} {
 		s := session("erp", "alice", c.state, c.grant)
 		s.HasRefreshToken = c.refresh
-		_, root := written(t, accountsPage{portalPage: portalPage{Base: "/b"}, CSRF: "proof", Now: portalNow, Sessions: []oauth.Status{s}})
+		_, root := written(t, accountsOf(accountsPage{portalPage: portalPage{Base: "/b"}, CSRF: "proof", Now: portalNow}, rowOf(s)))
 		var buttons []string
 		for _, f := range root.all("form") {
 			caption, account, _ := strings.Cut(f.one(t, "button").text, ": ")
@@ -300,7 +334,7 @@ func TestPortalSession(t *testing.T) {
 		}
 	}
 	for _, evil := range []string{"a b", "a;b", "$(b)", "'", "a\nb", "-x", "é"} {
-		if got := (sessionView{session(evil, "", oauth.StateUnknown, "refresh_token")}).Import(); got != "caddy bearer import <account>" {
+		if got := (sessionView{Status: session(evil, "", oauth.StateUnknown, "refresh_token")}).Import(); got != "caddy bearer import <account>" {
 			t.Errorf("a shell is given %q", got)
 		}
 	}
@@ -315,13 +349,14 @@ func TestPortalTimes(t *testing.T) {
 	s.Expires = portalNow.Add(9 * time.Minute).In(time.FixedZone("", 7200))
 	s.RefreshExpires = portalNow.AddDate(3, 0, 0)
 	s.RetryAt = portalNow.Add(40 * time.Second)
-	_, root := written(t, accountsPage{CSRF: "x", Now: portalNow, Sessions: []oauth.Status{s}})
+	_, root := written(t, accountsOf(accountsPage{CSRF: "x", Now: portalNow}, rowOf(s)))
 	var got []string
 	for _, e := range root.all("time") {
 		got = append(got, e.attr["datetime"]+" "+e.text)
 	}
 	want := []string{
-		"2026-11-03T09:39:00Z 3 November 2026, 09:39:00 UTC", "2029-11-03T09:30:00Z 3 November 2029, 09:30:00 UTC", "2026-11-03T09:30:40Z 3 November 2026, 09:30:40 UTC",
+		"2026-11-03T09:30:00Z 09:30:00 UTC", // now
+		"2026-11-03T09:39:00Z 09:39:00 UTC", "2029-11-03T09:30:00Z 3 November 2029, 09:30:00 UTC", "2026-11-03T09:30:40Z 09:30:40 UTC",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -332,40 +367,41 @@ func TestPortalTimes(t *testing.T) {
 		}
 	}
 	s.Expires, s.RefreshExpires = time.Time{}, time.Time{}
-	if _, root := written(t, accountsPage{CSRF: "x", Now: portalNow, Sessions: []oauth.Status{s}}); len(root.all("time")) != 1 || !strings.Contains(root.text, "Refresh token valid untilnot known") {
+	if _, root := written(t, accountsOf(accountsPage{CSRF: "x", Now: portalNow}, rowOf(s))); len(root.all("time")) != 2 || !strings.Contains(root.text, "Refresh tokenits end isn't known") {
 		t.Error("unknown times are told")
 	}
 }
 
 func TestPortalAccounts(t *testing.T) {
 	t.Parallel()
-	var many []oauth.Status
-	for i := range 150 {
-		many = append(many, session("pagero", fmt.Sprintf("user-%d", i), oauth.StateReady, "authorization_code"))
+	names := make([]string, 150)
+	for i := range names {
+		names[i] = fmt.Sprintf("user-%03d", i)
 	}
-	found := session("pagero", "zoe", oauth.StateLoginRequired, "authorization_code")
-	users := accountUsers{Account: "pagero", SignedIn: 1234, Asked: "zoe", Found: &found, List: many}
-
-	_, root := written(t, accountsPage{portalPage: portalPage{User: "alice"}, CSRF: "x", Now: portalNow, Users: []accountUsers{users}})
-	if n := len(root.all("li")); n != maxListed || !strings.Contains(root.text, "The first 100 of 1234 users") || !strings.Contains(root.text, "1234 users are signed in") {
-		t.Errorf("%d users are listed", n)
+	page := accountsPage{portalPage: portalPage{User: "alice"}, CSRF: "x", Now: portalNow, Asked: listing{Account: "pagero", User: "zoe", Still: true}}
+	signedOut := func(name string) accountRow {
+		return rowOf(session("pagero", name, oauth.StateLoginRequired, "authorization_code"))
+	}
+	_, root := written(t, usersOf(page, names, signedOut))
+	if !strings.Contains(root.text, "150 users are signed in") || !strings.Contains(root.text, "There is no session of zoe yet") {
+		t.Errorf("it isn't said who is signed in: %s", root.text)
 	}
 	lookup := root.all("form")[0]
 	if lookup.attr["method"] != "get" || lookup.attr["action"] != "/" || fieldsOf(lookup)["account"] != "pagero" || fieldsOf(lookup)["user"] != "zoe" {
 		t.Errorf("look-up: %v %v", lookup.attr, fieldsOf(lookup))
 	}
-	if h := root.all("h3"); len(h) != 2 || h[0].text != "zoe" {
-		t.Error("the user that was looked up isn't shown")
+	if h := root.all("h3"); len(h) != 1 || h[0].text != "zoe" || len(root.all("form")) != 2 {
+		t.Error("the user that was looked up isn't shown, or can't be signed in")
 	}
 	if !strings.Contains(root.one(t, "header").text, "Signed in at the proxy as alice") {
 		t.Error("it isn't said who is here")
 	}
-
-	users.Found = nil
-	if _, root := written(t, accountsPage{CSRF: "x", Now: portalNow, Users: []accountUsers{users}}); !strings.Contains(root.text, "There is no session of zoe") {
-		t.Error("it isn't said that nobody was found")
+	page.Asked.User = "user-149"
+	_, root = written(t, usersOf(page, names, signedOut))
+	if h := root.all("h3"); len(h) != 1 || h[0].text != "user-149" || strings.Contains(root.text, "There is no session") {
+		t.Error("a known user isn't shown as one")
 	}
-	_, root = written(t, accountsPage{portalPage: portalPage{Unprotected: true}})
+	_, root = written(t, accountsOf(accountsPage{portalPage: portalPage{Unprotected: true}}))
 	if !strings.Contains(root.text, "Nothing here for you") || !strings.Contains(root.one(t, "header").text, "nobody, this portal is unprotected") {
 		t.Error("an empty, unprotected portal doesn't say so")
 	}
@@ -374,12 +410,12 @@ func TestPortalAccounts(t *testing.T) {
 func TestPortalMessages(t *testing.T) {
 	t.Parallel()
 	for code, role := range map[string]string{"signed_in": "status", "signed_out": "status", "signed_out_not_revoked": "alert", "attempt_ok": "status", "": "", "no such": ""} {
-		_, root := written(t, accountsPage{Message: code, CSRF: "x", Sessions: []oauth.Status{{State: oauth.StateReady}}})
+		_, root := written(t, accountsOf(accountsPage{Message: code, CSRF: "x"}, rowOf(oauth.Status{State: oauth.StateReady})))
 		var got string
 		for _, p := range root.all("p") {
 			if p.attr["role"] != "" {
 				got = p.attr["role"]
-				if want := portalMessages[code].Text; p.text != want || !strings.HasPrefix(root.one(t, "title").text, want) {
+				if want := portalMessages[code].Text; p.text != want || !strings.HasPrefix(root.one(t, "head").one(t, "title").text, want) {
 					t.Errorf("%s: %q", code, p.text)
 				}
 			}
@@ -389,7 +425,7 @@ func TestPortalMessages(t *testing.T) {
 		}
 	}
 	// Its address may be an old one.
-	if (accountsPage{Message: "signed_in", Sessions: []oauth.Status{{State: oauth.StateLoginRequired}}}).Notice() != nil {
+	if accountsOf(accountsPage{Message: "signed_in"}, rowOf(oauth.Status{State: oauth.StateLoginRequired})).Notice() != nil {
 		t.Error("the page says that somebody is signed in where nobody is")
 	}
 }
@@ -575,7 +611,7 @@ func TestPortalContrast(t *testing.T) {
 			least       float64
 		}{
 			{"text", "ground", 4.5}, {"text", "card", 4.5}, {"quiet", "card", 4.5}, {"quiet", "ground", 4.5}, {"link", "card", 4.5}, {"link", "ground", 3},
-			{"on-first", "first", 4.5}, {"first", "card", 3}, {"edge", "card", 3}, {"warn", "card", 4.5},
+			{"on-first", "first", 4.5}, {"first", "card", 3}, {"edge", "card", 3}, {"warn", "card", 4.5}, {"bad", "ground", 4.5}, {"bad", "card", 3}, {"ok", "line", 3},
 			{"ok", "ok-ground", 4.5}, {"warn", "warn-ground", 4.5}, {"bad", "bad-ground", 4.5}, {"idle", "idle-ground", 4.5},
 		} {
 			a, b := luminance(t, colour[c.front]), luminance(t, colour[c.back])

@@ -21,7 +21,7 @@ import (
 var portalFiles embed.FS
 
 var portalTemplates = map[string]*template.Template{
-	"accounts": parsePage("accounts.html", "session.html"),
+	"accounts": parsePage("accounts.html", "users.html", "session.html"),
 	"continue": parsePage("continue.html"),
 	"device":   parsePage("device.html"),
 	"problem":  parsePage("problem.html"),

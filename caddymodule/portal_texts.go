@@ -35,103 +35,105 @@ var portalMessages = map[string]portalMessage{
 	"attempt_ok":             {"The attempt worked: the account is signed in.", "ok", true},
 }
 
-// A sessionView puts a session's condition into words.
-type sessionView struct{ oauth.Status }
-
 // stateText is a state as people read it. Kind is ok, warn, bad or idle.
 type stateText struct {
 	Word, Kind string
-	// Next is what to do when the session gives no detail.
-	Next string
+	// Means is what it is for who needs the account, Do what to do, where that
+	// doesn't depend on more. See sessionView.
+	Means, Do string
+	// Needs: a person has to do something, it doesn't mend itself.
+	Needs bool
 }
 
 var stateTexts = map[oauth.State]stateText{
-	oauth.StateReady:         {"Ready", "ok", ""},
-	oauth.StateRefreshing:    {"Getting a token", "idle", "A token is being asked for. Load this page again in a moment."},
-	oauth.StateDegraded:      {"Working, but not saved", "warn", "The token store can't be written. After a restart a new sign-in may be needed; the server's log says why."},
-	oauth.StateAway:          {"Server can't be reached", "warn", "The proxy tries again by itself."},
-	oauth.StateRefused:       {"Refused by the server", "bad", "What the configuration says about this account has to be corrected."},
-	oauth.StateLoginRequired: {"Sign-in needed", "bad", "A person has to sign in."},
-	oauth.StateUnknown:       {"Not known yet", "idle", "Nothing has been tried so far."},
+	oauth.StateReady: {"Ready", "ok", "Requests get a token. There is nothing to do.", "", false},
+	oauth.StateRefreshing: {"Getting a token", "idle", "There is no token yet; one is being asked for, and requests wait for it.",
+		"Nothing: it takes a moment.", false},
+	oauth.StateDegraded: {"Working, but not saved", "warn", "Requests get a token, but it can't be saved: after a restart a new sign-in may be needed.", storeText, true},
+	oauth.StateAway: {"Server can't be reached", "warn", "Requests fail: there is no token, and the authorization server can't be asked for one.",
+		"Nothing at first: the proxy tries again by itself. If it lasts, look at the way to the server: its name, the firewall, its certificate.", false},
+	oauth.StateRefused: {"Refused by the server", "bad", "Requests fail: the server refuses the credentials or what is asked for. No further attempt is made until they change.",
+		refusedText, true},
+	oauth.StateLoginRequired: {"Sign-in needed", "bad", "Requests fail: only a person can get a new token.", "", true},
+	oauth.StateUnknown:       {"Not known yet", "idle", "There is no token, and none has been asked for so far.", "Nothing: the first request asks for one.", false},
 }
 
-// Condition is the state in words.
-func (s sessionView) Condition() stateText {
-	if t, ok := stateTexts[s.State]; ok {
-		return t
-	}
-	return stateTexts[oauth.StateUnknown]
+const (
+	storeText      = "See to the disk of the token store; the server's log says what is wrong. As soon as it works, all goes on by itself."
+	unreadableText = "Requests fail: the token store can't be read."
+	endsText       = "Requests get a token, but it is the last one: when it expires, requests fail."
+	refusedText    = "Correct what the reason names. A changed secret file is taken by itself, a changed Caddyfile when it is reloaded."
+)
+
+// loginTexts are what to do where a sign-in is needed, by who can do it.
+var loginTexts = map[string]string{
+	"person":        "Press “BUTTON”, and sign in at the server.",
+	"itself":        "Press “BUTTON”: the proxy signs in once, with the credentials that are configured.",
+	"refresh_token": "Import another refresh token.",
 }
 
-// Next is what to do, or why it is so.
-func (s sessionView) Next() string {
-	switch {
-	case s.Detail == "":
-		return s.Condition().Next
-	case s.State == oauth.StateLoginRequired && s.Button() != "":
-		return s.Reason // the button says what to do
-	}
-	return s.Detail
+var wayTexts = map[string]string{
+	"authorization_code": "in the browser",
+	"device_code":        "with a code, on any device",
+	"refresh_token":      "with a refresh token from elsewhere",
+	"password":           "by itself, with a password",
+	"client_credentials": "by itself, as a client",
 }
 
-// serves reports whether requests get a token, or will in a moment.
-func (s sessionView) serves() bool {
-	return s.State == oauth.StateReady || s.State == oauth.StateDegraded || s.State == oauth.StateRefreshing
+var happeningTexts = map[oauth.EventKind]string{
+	oauth.EventRefreshed:           "Got a token",
+	oauth.EventLoginRequired:       "A sign-in was needed",
+	oauth.EventCredentialsRejected: "The server refused",
+	oauth.EventRefreshExpiring:     "The refresh token was about to end",
+	oauth.EventDegraded:            "No new token, or it couldn't be saved",
+	oauth.EventRecovered:           "Ready again",
+	oauth.EventTokenRequest:        "A token was asked for",
 }
 
-// Button is the caption of what gets a token: empty where there is nothing to
-// press.
-func (s sessionView) Button() string {
-	switch s.Grant {
-	case "refresh_token":
-		return ""
-	case "authorization_code", "device_code":
-		if s.CanLogout() {
-			return "Sign in again"
+// listedStates are the choices of the page, in their order.
+var listedStates = []struct{ State, Word string }{
+	{"", "All"}, {needsSomebody, "Needs somebody"},
+	{string(oauth.StateLoginRequired), ""}, {string(oauth.StateRefused), ""}, {string(oauth.StateDegraded), ""}, {string(oauth.StateAway), ""},
+	{string(oauth.StateUnknown), ""}, {string(oauth.StateRefreshing), ""}, {string(oauth.StateReady), ""},
+}
+
+// summaryText tells how many of the sessions need a person, and how many wait
+// for their server.
+func summaryText(all stateCounts) string {
+	n, needs, away := all[""], all[needsSomebody], all[string(oauth.StateAway)]
+	of := func(part int, one, many string) string {
+		switch {
+		case n == 1:
+			return "The account " + one
+		case part == 1:
+			return "1 of " + humanize.Comma(int64(n)) + " accounts " + one
+		case part == n:
+			return "All " + humanize.Comma(int64(n)) + " accounts " + many
 		}
-		return "Sign in"
+		return humanize.Comma(int64(part)) + " of " + humanize.Comma(int64(n)) + " accounts " + many
 	}
-	if s.serves() {
+	switch {
+	case n == 0:
 		return ""
+	case needs > 0 && away > 0:
+		return of(needs, "needs", "need") + " somebody; " + humanize.Comma(int64(away)) + " can't reach the server."
+	case needs > 0:
+		return of(needs, "needs", "need") + " somebody."
+	case away > 0:
+		return of(away, "can't reach its server; it is", "can't reach their server; they are") + " tried again."
 	}
-	return "Try again"
+	if n == 1 {
+		return "Nobody is needed."
+	}
+	return "Nobody is needed for the " + humanize.Comma(int64(n)) + " accounts."
 }
 
-// CanLogout reports whether there is something to end.
-func (s sessionView) CanLogout() bool {
-	return s.serves() || s.HasRefreshToken || !s.Expires.IsZero()
-}
-
-// Way is how the account signs in.
-func (s sessionView) Way() string {
-	switch s.Grant {
-	case "authorization_code":
-		return "in the browser"
-	case "device_code":
-		return "with a code, on any device"
-	case "refresh_token":
-		return "with a refresh token from elsewhere"
-	case "password":
-		return "by itself, with a password"
-	case "client_credentials":
-		return "by itself, as a client"
+// counted is a number of things.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
 	}
-	return s.Grant
-}
-
-// Import is the command that gives the session a refresh token; empty unless
-// it needs one. A name that a shell could take for something else is left to
-// the reader.
-func (s sessionView) Import() string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@/-"
-	switch name := s.Key.String(); {
-	case s.Grant != "refresh_token":
-		return ""
-	case strings.Trim(name, plain) != "" || strings.HasPrefix(name, "-"):
-		return "caddy bearer import <account>"
-	default:
-		return "caddy bearer import " + name
-	}
+	return humanize.Comma(int64(n)) + " " + many
 }
 
 // A portalProblem is a refusal as people read it.
@@ -237,14 +239,19 @@ func visible(s string) string {
 	return b.String()
 }
 
-// A moment is a time as pages tell it.
-type moment struct{ ISO, UTC, Relative string }
+// A moment is a time as pages tell it. Short leaves the day out if it is that
+// of now.
+type moment struct{ ISO, UTC, Short, Relative string }
 
 // when tells a time in UTC, and how far it is from now.
 func when(t, now time.Time) moment {
 	t = t.UTC()
-	return moment{
-		ISO: t.Format(time.RFC3339), UTC: t.Format("2 January 2006, 15:04:05 UTC"),
+	m := moment{
+		ISO: t.Format(time.RFC3339), UTC: t.Format("2 January 2006, 15:04:05 UTC"), Short: t.Format("2 January 2006, 15:04 UTC"),
 		Relative: humanize.RelTime(t, now, "ago", "from now"),
 	}
+	if now.UTC().Format(time.DateOnly) == t.Format(time.DateOnly) {
+		m.Short = t.Format("15:04:05 UTC")
+	}
+	return m
 }

@@ -2,12 +2,8 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
-	"time"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
 )
@@ -59,59 +55,6 @@ func (v *visit) redirect(path string, query url.Values) error {
 	v.w.Header().Set("Location", v.base+path+"?"+query.Encode())
 	v.w.WriteHeader(http.StatusSeeOther)
 	return nil
-}
-
-// accounts is the page of what there is.
-func (v *visit) accounts() error {
-	ctx, cancel := context.WithTimeout(v.r.Context(), listTimeout)
-	defer cancel()
-	query, sessions := v.r.URL.Query(), v.app.shared.sessions
-	page := accountsPage{portalPage: v.page, CSRF: csrf(v.browser()), Message: query.Get("message"), Now: time.Now()}
-	own := sessions.All()
-	for _, name := range slices.Sorted(maps.Keys(own)) {
-		perUser := own[name].Account().PerUser
-		if perUser && v.user != "" {
-			if st, err := sessions.StatusOf(ctx, oauth.Key{Account: name, User: v.user}); err == nil {
-				page.Sessions = append(page.Sessions, st)
-			}
-		}
-		switch {
-		case !v.admin(v.user):
-		case perUser:
-			users, err := v.users(ctx, name, query)
-			if err != nil {
-				return errors.Join(err, v.refuse("unavailable"))
-			}
-			page.Users = append(page.Users, users)
-		default:
-			page.Sessions = append(page.Sessions, own[name].Status())
-		}
-	}
-	return page.write(v.w)
-}
-
-// users is what an admin sees of an account with sessions per user.
-func (v *visit) users(ctx context.Context, account string, query url.Values) (accountUsers, error) {
-	sessions := v.app.shared.sessions
-	names, err := sessions.Users(ctx, account)
-	users := accountUsers{Account: account, SignedIn: len(names)}
-	if err != nil {
-		return users, err
-	}
-	if query.Get("account") == account {
-		users.Asked = query.Get("user")
-	}
-	if users.Asked != "" {
-		if st, err := sessions.StatusOf(ctx, oauth.Key{Account: account, User: users.Asked}); err == nil {
-			users.Found = &st
-		}
-	}
-	for _, name := range names[:min(len(names), maxListed)] {
-		if st, err := sessions.StatusOf(ctx, oauth.Key{Account: account, User: name}); err == nil {
-			users.List = append(users.List, st)
-		}
-	}
-	return users, nil
 }
 
 // act reads a form, checks that it is from a page of ours in this browser and
