@@ -29,7 +29,7 @@ func (g *Guard) foreignPage(r *http.Request) bool {
 	origins, sites := r.Header["Origin"], r.Header["Sec-Fetch-Site"]
 	switch {
 	case len(origins) == 1:
-		return !slices.Contains(g.Origins, strings.ToLower(origins[0]))
+		return !slices.Contains(g.Origins, origins[0]) // browsers write it in lower case
 	case len(origins) > 1 || len(sites) > 1:
 		return true
 	case len(sites) == 0 || sites[0] == "none":

@@ -20,7 +20,7 @@ func TestForeignPages(t *testing.T) {
 		{name: "no browser"},
 		{name: "typed", header: []string{"Sec-Fetch-Site", "none"}},
 		{name: "its page", header: []string{"Origin", "https://app.example.com", "Sec-Fetch-Site", "cross-site"}},
-		{name: "its page, another case", header: []string{"Origin", "HTTPS://APP.EXAMPLE.COM"}},
+		{name: "its page, as no browser writes it", header: []string{"Origin", "HTTPS://APP.EXAMPLE.COM"}, refuse: true},
 		{name: "its page, a default port", header: []string{"Origin", "https://plain.example"}},
 		{name: "its page, another port", header: []string{"Origin", "http://localhost:3000"}},
 		{name: "our page", header: []string{"Sec-Fetch-Site", "same-origin"}},

@@ -1,6 +1,10 @@
 package caddymodule
 
-import "strings"
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
 
 // ambiguous reports whether servers may differ in what an escaped path names
 // (RFC 3986 §6): one that compares it with a rule, and the API that serves it.
@@ -26,11 +30,34 @@ func ambiguous(path string) bool {
 		}
 	}
 	for segment := range strings.SplitSeq(path[1:], "/") {
-		segment, _, _ = strings.Cut(segment, ";")
-		segment = strings.ReplaceAll(strings.ReplaceAll(segment, "%2e", "."), "%2E", ".")
+		segment, _, _ = strings.Cut(dots.Replace(segment), ";")
 		if segment == "." || segment == ".." {
 			return true
 		}
 	}
 	return false
+}
+
+// dots unescapes what a dot segment can be hidden by.
+var dots = strings.NewReplacer("%2e", ".", "%2E", ".", "%3b", ";", "%3B", ";")
+
+// wellEscaped is the RawPath by which a path goes out as it came in, except that
+// what should have been escaped is (RFC 3986 §3.3). By one such byte net/url
+// forgets the whole spelling: it would send %2F as a slash, and name another path
+// than the one that was let pass.
+func wellEscaped(u *url.URL) string {
+	raw := u.RawPath
+	if raw == "" || u.EscapedPath() == raw {
+		return raw
+	}
+	var b strings.Builder
+	for i := range len(raw) {
+		switch c := raw[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-._~!$&'()*+,;=:@[]%/", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }

@@ -46,3 +46,24 @@ func FuzzAmbiguous(f *testing.F) {
 		}
 	})
 }
+
+func TestWellEscaped(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"/a":              "",
+		"/a%2Fb":          "/a%2Fb",
+		"/a%2Fb|c":        "/a%2Fb%7Cc",
+		"/a%2fb\"\\<>^`{": "/a%2fb%22%5C%3C%3E%5E%60%7B",
+		"/%2F\xc3\xa9":    "/%2F%C3%A9",
+	} {
+		u, err := url.ParseRequestURI(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := u.Path
+		u.RawPath = wellEscaped(u)
+		if u.RawPath != want || u.Path != path || want != "" && u.EscapedPath() != want {
+			t.Errorf("%q: %q, sent as %q, want %q", raw, u.RawPath, u.EscapedPath(), want)
+		}
+	}
+}

@@ -36,7 +36,7 @@ func (g *Guard) refuse(r *http.Request) (problem, bool) {
 		}
 		identify(r, name)
 	}
-	if g.StrictPaths && (r.URL.Opaque != "" || ambiguous(r.URL.EscapedPath())) {
+	if g.StrictPaths && (r.URL.Opaque != "" || ambiguous(r.URL.EscapedPath()) || r.URL.RawPath != "" && ambiguous(r.URL.RawPath)) {
 		return refusal("path_refused", "the path can be read in more than one way; send it without empty and dot segments and without escaped slashes"), true
 	}
 	return problem{}, false
@@ -92,7 +92,8 @@ func hostName(host string) string {
 	return name
 }
 
-var forwarding = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"}
+// forwarding are the fields that proxies add.
+var forwarding = []string{"forwarded", "x-forwarded-*", "x-real-ip", "via"}
 
 // callerAllowed reports whether the caller may pass, or which line would let
 // it.
@@ -109,7 +110,7 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 		}
 		return "to serve this caller, add the line: callers " + printable(client), false
 	}
-	if unixPeer(r.RemoteAddr) || len(g.CallerKeys) > 0 {
+	if len(g.CallerKeys) > 0 {
 		return "", true
 	}
 	if !localPeer(r) {
@@ -137,8 +138,8 @@ func localPeer(r *http.Request) bool {
 // forwardedBy names the field that tells that a request came through another
 // proxy, or is empty.
 func forwardedBy(r *http.Request) string {
-	for _, name := range forwarding {
-		if r.Header[name] != nil {
+	for name := range r.Header {
+		if named(forwarding, name) {
 			return name
 		}
 	}

@@ -232,7 +232,7 @@ func TestGuardCallersDefault(t *testing.T) {
 
 func TestGuardForwarded(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "x-forwarded-for", "X-Forwarded-Host", "X-Real-IP", "Via"} {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "x-forwarded-for", "X-Forwarded-Host", "X-Forwarded-Port", "x_forwarded_for", "X-Real-IP", "Via"} {
 		for _, value := range []string{"for=192.0.2.1", "127.0.0.1", ""} {
 			p, ok := new(Guard).refuse(guardRequest("GET", "localhost", name, value))
 			if !ok || p.Code != "caller_refused" || !strings.Contains(p.Detail, "add the line: callers 127.0.0.1 ::1") {
@@ -244,7 +244,7 @@ func TestGuardForwarded(t *testing.T) {
 			}
 			r = guardRequest("GET", "localhost", name, value)
 			r.RemoteAddr = "@"
-			if got := refusedFor(new(Guard), r); got != "" {
+			if got := refusedFor(new(Guard), r); got != "caller_refused" {
 				t.Errorf("%s: %q, on a Unix socket: %q", name, value, got)
 			}
 		}

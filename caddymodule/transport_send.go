@@ -133,6 +133,7 @@ func (t *Transport) attempt(again *replay, authorization []string) (*http.Respon
 	} else {
 		req.Host = strings.TrimSuffix(req.Host, ":80")
 	}
+	req.URL.RawPath = wellEscaped(req.URL)
 	res, err := t.HTTPTransport.RoundTrip(req)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,52 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-bearer/caddy-bearer/internal/sandbox"
+)
+
+// A site that others can reach and that says nothing of who may call is no site.
+func TestExposedSiteNeedsCallers(t *testing.T) {
+	for _, c := range []struct {
+		bind, options string
+		loads         bool
+	}{
+		{"0.0.0.0", "", false},
+		{"[::]", "", false},
+		{"192.0.2.1", "", false},
+		{"127.0.0.1 192.0.2.1", "", false},
+		{"0.0.0.0", "hosts erp.example.com\n\t\torigins https://app.example.com", false},
+		{"0.0.0.0", "callers 192.0.2.0/24", true},
+		{"0.0.0.0", "caller_key erp " + legacyKey, true},
+		{"127.0.0.1 [::1]", "", true},
+	} {
+		r := newRig(t, sandbox.Config{})
+		r.handler = c.options
+		err := validates(strings.Replace(r.caddyfile(), "bind 127.0.0.1", "bind "+c.bind, 1))
+		if (err == nil) != c.loads {
+			t.Errorf("bind %s, %q: %v; want it to load: %v", c.bind, c.options, err, c.loads)
+		}
+		if err != nil && (!strings.Contains(err.Error(), "bind 127.0.0.1") || !strings.Contains(err.Error(), "callers") || !strings.Contains(err.Error(), "caller_key")) {
+			t.Errorf("bind %s: it doesn't say which line to write: %v", c.bind, err)
+		}
+	}
+}
+
+// validates provisions a configuration, as `caddy validate` does.
+func validates(text string) error {
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	if err != nil {
+		return err
+	}
+	var c caddy.Config
+	if err := json.Unmarshal(adapted, &c); err != nil {
+		return err
+	}
+	return caddy.Validate(&c)
+}
