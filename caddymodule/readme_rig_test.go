@@ -1,8 +1,13 @@
 package caddymodule
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -24,6 +29,35 @@ func setUpReadme(t *testing.T, dir string) {
 	} {
 		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// credential finds the files of /run/credentials that a block names.
+var credential = regexp.MustCompile(`/run/credentials/([\w.-]+)`)
+
+// setUpFences makes what else blocks name there: each file has a text of its
+// own, which can be a key and a URL's path.
+func setUpFences(t *testing.T, dir string, fences []fence) {
+	t.Helper()
+	for _, f := range fences {
+		for _, m := range credential.FindAllStringSubmatch(f.text, -1) {
+			digest := sha256.Sum256([]byte(m[1]))
+			text := base64.StdEncoding.EncodeToString(digest[:])
+			if strings.HasSuffix(m[1], "_url") {
+				text = "https://hooks.example.com/" + m[1]
+			}
+			file, err := os.OpenFile(dir+"/"+m[1], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if errors.Is(err, fs.ErrExist) {
+				continue
+			}
+			if err == nil {
+				_, err = file.WriteString(text)
+				err = errors.Join(err, file.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

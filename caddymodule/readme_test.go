@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"strings"
@@ -9,8 +10,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// A fence is a block of the README between ```caddyfile and ```.
+// A fence is a block of a page between ```caddyfile, or another language, and
+// ```.
 type fence struct {
+	page    string // its path from the root, such as README.md
 	heading string // the nearest one above, without its #
 	line    int    // of the block's first line
 	text    string
@@ -25,20 +28,37 @@ func (f fence) account() string {
 	return ""
 }
 
-// readmeFences are all Caddyfile blocks of the README.
-func readmeFences(t *testing.T) (fences []fence) {
+// at is where the block is.
+func (f fence) at() string { return fmt.Sprintf("%s:%d", f.page, f.line) }
+
+// providersPage has a block for each provider and grant.
+const providersPage = "docs/providers.md"
+
+// readmeFences are all Caddyfile blocks of the README and of the page of its
+// providers.
+func readmeFences(t *testing.T) []fence {
+	t.Helper()
+	readme, providers := pageFences(t, "README.md", "caddyfile"), pageFences(t, providersPage, "caddyfile")
+	if len(readme) == 0 || len(providers) == 0 {
+		t.Fatal("no Caddyfile block")
+	}
+	return append(readme, providers...)
+}
+
+// pageFences are all blocks of a page in a language.
+func pageFences(t *testing.T, page, wanted string) (fences []fence) {
 	t.Helper()
 	var heading, language string
 	var f *fence
-	for i, line := range strings.Split(read(t, "../README.md"), "\n") {
+	for i, line := range strings.Split(read(t, "../"+page), "\n") {
 		mark, isFence := strings.CutPrefix(strings.TrimSpace(line), "```")
 		switch {
 		case isFence && language == "":
 			if language = mark; mark == "" {
-				t.Fatalf("README.md:%d: a fence without language", i+1)
+				t.Fatalf("%s:%d: a fence without language", page, i+1)
 			}
-			if mark == "caddyfile" {
-				f = &fence{heading: heading, line: i + 2}
+			if mark == wanted {
+				f = &fence{page: page, heading: heading, line: i + 2}
 			}
 		case isFence:
 			if f != nil {
@@ -51,24 +71,20 @@ func readmeFences(t *testing.T) (fences []fence) {
 			heading = strings.TrimSpace(strings.TrimLeft(line, "#"))
 		}
 	}
-	if language != "" || len(fences) == 0 {
-		t.Fatalf("an open fence (%q), or no Caddyfile block", language)
+	if language != "" {
+		t.Fatalf("%s: an open fence (%q)", page, language)
 	}
 	return fences
 }
 
-// A tableRow is one of the README's table of providers.
+// A tableRow is one of the table of providers.
 type tableRow struct{ provider, grant, account string }
 
 var tableLine = regexp.MustCompile("(?m)^\\| (?:`([a-z_]+)`|none) \\| `([a-z_]+)` \\| `([a-z-]+)` \\|")
 
 func readmeTable(t *testing.T) (rows []tableRow) {
 	t.Helper()
-	_, section, ok := strings.Cut(read(t, "../README.md"), "\n## Providers\n")
-	if !ok {
-		t.Fatal("the README has no section Providers")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	section, _, _ := strings.Cut(read(t, "../"+providersPage), "\n## ")
 	for _, m := range tableLine.FindAllStringSubmatch(section, -1) {
 		rows = append(rows, tableRow{m[1], m[2], m[3]})
 	}
@@ -78,15 +94,14 @@ func readmeTable(t *testing.T) (rows []tableRow) {
 	return rows
 }
 
-// providerBlocks are the README's account blocks of the section Providers, by
-// name. It checks that blocks, table and tests are the same accounts.
+// providerBlocks are the account blocks of the page of providers, by name. It checks that blocks, table and tests are the same accounts.
 func providerBlocks(t *testing.T) map[string]string {
 	t.Helper()
 	blocks := map[string]string{}
 	for _, f := range readmeFences(t) {
-		if name := f.account(); f.heading == "Providers" && name != "" {
+		if name := f.account(); f.page == providersPage && name != "" {
 			if blocks[name] != "" {
-				t.Errorf("README.md:%d: account %s is there twice", f.line, name)
+				t.Errorf("%s: account %s is there twice", f.at(), name)
 			}
 			blocks[name] = f.text
 		}
@@ -95,21 +110,21 @@ func providerBlocks(t *testing.T) map[string]string {
 	for _, row := range readmeTable(t) {
 		block, ok := blocks[row.account]
 		if !ok {
-			t.Errorf("account %s of the README's table has no block", row.account)
+			t.Errorf("account %s of the table has no block", row.account)
 		}
 		delete(left, row.account)
 		provider := regexp.MustCompile(`(?m)^\tprovider +` + or(row.provider, `\w`) + `\b`)
 		grant := regexp.MustCompile(`(?m)^\tgrant ` + row.grant + `\b`)
 		if provider.MatchString(block) != (row.provider != "") || !grant.MatchString(block) {
-			t.Errorf("the README's table says %s, %s of account %s; its block:\n%s", or(row.provider, "none"), row.grant, row.account, block)
+			t.Errorf("the table says %s, %s of account %s; its block:\n%s", or(row.provider, "none"), row.grant, row.account, block)
 		}
 	}
 	for name := range left {
-		t.Errorf("account %s is not in the README's table", name)
+		t.Errorf("account %s is not in the table", name)
 	}
 	for _, row := range providerRows {
 		if blocks[row.account] == "" {
-			t.Errorf("there is a test of account %s, but no block in the README", row.account)
+			t.Errorf("there is a test of account %s, but no block", row.account)
 		}
 	}
 	return blocks
@@ -122,6 +137,9 @@ func globalOption(text string) string {
 	return "{\nbearer {\nportal https://proxy.example.com/bearer\n" + text + "\n}\n}\n"
 }
 
+// siteAddress is what a block begins with that is a site of its own.
+var siteAddress = regexp.MustCompile(`^https?://`)
+
 // wrapped makes a whole Caddyfile of a block that is a part of one.
 func (f fence) wrapped() string {
 	switch {
@@ -129,7 +147,7 @@ func (f fence) wrapped() string {
 		return globalOption(f.text)
 	case strings.HasPrefix(f.text, "bearer {"):
 		return "{\n" + f.text + "}\n"
-	case !strings.HasPrefix(f.text, "{") && !strings.Contains(f.text, "://proxy."):
+	case !strings.HasPrefix(f.text, "{") && !siteAddress.MatchString(f.text):
 		return globalOption(readmeAccount) + "\nhttp://127.0.0.1:8080 {\nbind 127.0.0.1\n" + f.text + "}\n"
 	case !strings.HasPrefix(f.text, "{"):
 		return globalOption(readmeAccount) + "\n" + f.text
@@ -137,27 +155,34 @@ func (f fence) wrapped() string {
 	return f.text
 }
 
-// Every Caddyfile block of the README is formatted, and Caddy takes it, also
-// when the files are there that it names. Of an overview with <values> each
+// Every Caddyfile block of the README and of the page of its providers is
+// formatted, and Caddy takes it, also when the files are there that it names. Of an overview with <values> each
 // option is taken with a value, and each alternative too.
 func TestReadmeCaddyfiles(t *testing.T) {
 	dir := t.TempDir()
 	setUpReadme(t, dir)
-	for _, f := range readmeFences(t) {
+	fences := readmeFences(t)
+	setUpFences(t, dir, fences)
+	checkCaddyfiles(t, dir, fences)
+}
+
+func checkCaddyfiles(t *testing.T, dir string, fences []fence) {
+	t.Helper()
+	for _, f := range fences {
 		overview := strings.Contains(f.text, "<")
 		if formatted := string(caddyfile.Format([]byte(f.text))); !overview && formatted != alignment.ReplaceAllString(f.text, "$1 ") {
-			t.Errorf("README.md:%d: it isn't formatted; want\n%s", f.line, formatted)
+			t.Errorf("%s: it isn't formatted; want\n%s", f.at(), formatted)
 		}
 		for _, text := range f.instances(t) {
 			if got, failed := adaptText(text); failed {
-				t.Errorf("README.md:%d: %s\n%s", f.line, got, text)
+				t.Errorf("%s: %s\n%s", f.at(), got, text)
 			}
 		}
 		if overview {
 			continue
 		}
 		if err := validateCaddyfile(t, readmeFiles(dir).Replace(f.wrapped())); err != nil {
-			t.Errorf("README.md:%d: %v", f.line, err)
+			t.Errorf("%s: %v", f.at(), err)
 		}
 	}
 }
@@ -217,7 +242,7 @@ func (f fence) choices(t *testing.T, text string) (texts []string) {
 	}
 	text = overviewValue.ReplaceAllStringFunc(overviewOptional.ReplaceAllString(text, ""), func(v string) string {
 		if overviewValues[v] == "" {
-			t.Errorf("README.md:%d: what is %s?", f.line, v)
+			t.Errorf("%s: what is %s?", f.at(), v)
 		}
 		return overviewValues[v]
 	})
