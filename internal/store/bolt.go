@@ -164,7 +164,12 @@ func (b *Bolt) List(ctx context.Context, account string) ([]oauth.Key, error) {
 	var keys []oauth.Key
 	err := b.view(ctx, func(sessions *bbolt.Bucket) error {
 		c := sessions.Cursor()
+		var last []byte
 		for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+			if last != nil && bytes.Compare(last, k) >= 0 {
+				return damaged(errOutOfOrder) // since it was opened
+			}
+			last = k
 			key, err := decodeKey(k)
 			if err != nil {
 				return err

@@ -124,6 +124,8 @@ func checkSchema(tx *bbolt.Tx) error {
 	return nil
 }
 
+var errOutOfOrder = errors.New("its keys are out of order")
+
 // checkTree walks the sessions and looks each of them up again.
 func checkTree(sessions *bbolt.Bucket) error {
 	if sessions == nil {
@@ -133,7 +135,7 @@ func checkTree(sessions *bbolt.Bucket) error {
 	var last []byte
 	for k, v := walk.First(); k != nil; k, v = walk.Next() {
 		if len(k) > longestDBKey || last != nil && bytes.Compare(last, k) >= 0 {
-			return errors.New("its keys are out of order")
+			return errOutOfOrder
 		}
 		if _, err := decodeKey(k); err != nil {
 			return err

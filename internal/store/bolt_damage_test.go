@@ -136,6 +136,26 @@ func TestBoltDamagedFreeList(t *testing.T) {
 	}
 }
 
+// TestBoltOutOfOrder changes a key under an open store, to the one before it.
+func TestBoltOutOfOrder(t *testing.T) {
+	t.Parallel()
+	path, data := grown(t)
+	b := reopen(t, path)
+	key, before := encodeKey(oauth.Key{Account: "a", User: "41"}), encodeKey(oauth.Key{Account: "a", User: "40"})
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	do(t, err)
+	defer f.Close()
+	for at := range len(data) - len(key) {
+		if bytes.HasPrefix(data[at:], key) {
+			_, err := f.WriteAt(before, int64(at))
+			do(t, err)
+		}
+	}
+	if keys, err := b.List(t.Context(), "a"); !errors.Is(err, errDamaged) {
+		t.Errorf("a key that is there twice: %d keys, %v", len(keys), err)
+	}
+}
+
 // TestBoltRootLost has a page of sessions where the root was: what a disk leaves
 // that lied about writes. It is no other program's database.
 func TestBoltRootLost(t *testing.T) {
