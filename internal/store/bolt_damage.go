@@ -106,13 +106,7 @@ func (f *boltFile) verify() error {
 func checkSchema(tx *bbolt.Tx) error {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil || meta.Get(versionKey) == nil {
-		switch first, value := tx.Cursor().First(); {
-		case first == nil:
-			return fmt.Errorf("%w: it has nothing in it", errDamaged)
-		case value != nil: // no program can put that there
-			return fmt.Errorf("%w: its root holds something else than buckets", errDamaged)
-		}
-		return errForeign
+		return checkRoot(tx)
 	}
 	if v := meta.Get(versionKey); string(v) != schemaVersion {
 		if _, err := strconv.Atoi(string(v)); err != nil {
@@ -122,6 +116,23 @@ func checkSchema(tx *bbolt.Tx) error {
 			"use the release that wrote it, or a newer one", v, schemaVersion)
 	}
 	return nil
+}
+
+// checkRoot tells a database of another program from one of ours whose root was
+// lost: any has buckets there, and nothing else.
+func checkRoot(tx *bbolt.Tx) error {
+	var last []byte
+	c := tx.Cursor()
+	for name, value := c.First(); name != nil; name, value = c.Next() {
+		if value != nil || last != nil && bytes.Compare(last, name) >= 0 {
+			return fmt.Errorf("%w: its root isn't one", errDamaged)
+		}
+		last = name
+	}
+	if last == nil {
+		return fmt.Errorf("%w: it has nothing in it", errDamaged)
+	}
+	return errForeign
 }
 
 var errOutOfOrder = errors.New("its keys are out of order")
