@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -350,9 +351,9 @@ func (r *canaryRig) person(user string) *browser {
 func (r *canaryRig) everything() map[string]place {
 	r.Helper()
 	places := map[string]place{}
-	for name, p := range r.places {
-		places[name] = p
-	}
+	r.seen.Lock()
+	maps.Copy(places, r.places)
+	r.seen.Unlock()
 	err := filepath.WalkDir(r.dir, func(path string, d os.DirEntry, err error) error {
 		switch {
 		case err != nil || path == r.bin:

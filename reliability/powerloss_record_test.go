@@ -115,6 +115,9 @@ func parseStrace(text []byte) ([]tracedCall, error) {
 			continue
 		}
 		name, rest, ok := strings.Cut(rest, "(")
+		if name == "???" && strings.HasSuffix(rest, "<detached ...>") {
+			continue // the kill came before strace could see which call it was: it wasn't made
+		}
 		c := tracedCall{name: name, ret: -1, begin: n, end: n}
 		var unfinished, whole bool
 		if c.args, unfinished = strings.CutSuffix(rest, " <unfinished ...>"); unfinished {
@@ -178,6 +181,7 @@ func TestParseStrace(t *testing.T) {
 11 --- SIGURG {si_signo=SIGURG} ---
 11 close(9)                          = -1 EBADF (Bad file descriptor)
 10 fsync(5 <unfinished ...>
+12 ???( <detached ...>
 10 +++ killed by SIGKILL +++
 `))
 	want := []tracedCall{

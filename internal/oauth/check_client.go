@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -127,13 +128,14 @@ func (c *Client) otherAuths(allowed []ClientAuth) (others []ClientAuth) {
 
 // An attempt is what a server tells clients apart by.
 type attempt struct {
-	endpoint, id, key, secret string
-	auth                      ClientAuth
+	endpoint, id, keyID string
+	secret              [sha256.Size]byte // its digest
+	auth                ClientAuth
 }
 
 // try returns what came of such a request, and makes it if nobody has.
 func (done *Checks) try(ctx context.Context, c *Client, auth ClientAuth) (authVerdict, string) {
-	key := attempt{c.RevokeEndpoint, c.ID, c.KeyID, c.secret().Reveal(), auth}
+	key := attempt{c.RevokeEndpoint, c.ID, c.KeyID, sha256.Sum256([]byte(c.secret().Reveal())), auth}
 	done.mu.Lock()
 	if done.tried == nil {
 		done.tried = map[attempt]func() (authVerdict, string){}
