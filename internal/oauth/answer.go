@@ -161,14 +161,15 @@ func lifetime(value json.RawMessage) time.Duration {
 	return max(time.Duration(seconds*float64(time.Second)), minLifetime)
 }
 
-// errorCode returns code if it is one that may be shown: short, and of letters,
-// digits and a few signs. Anything else becomes "other".
+// errorCode returns code if it is one that may be shown: short, and of small
+// letters and a few signs, as all that are registered. Anything else becomes
+// "other": without digits and capitals no token passes, and hardly a password.
 func errorCode(code string) string {
 	if code == "" || len(code) > 64 {
 		return "other"
 	}
 	for _, c := range []byte(code) {
-		if !isAlphanumeric(c) && !strings.ContainsRune("_-.", rune(c)) {
+		if (c < 'a' || c > 'z') && !strings.ContainsRune("_-.", rune(c)) {
 			return "other"
 		}
 	}
@@ -275,13 +276,23 @@ func isRegistrationCode(code string) bool {
 	return false
 }
 
+// mediaWord is a media type as it may be shown: one that is known. Others are the
+// server's text.
+func mediaWord(media string) string {
+	switch media {
+	case "text/html", "application/xhtml+xml", "text/plain", "text/xml", "application/xml", "application/json", "application/problem+json":
+		return strings.NewReplacer("/", "-", "+", "-").Replace(media)
+	}
+	return "other"
+}
+
 func describe(a Answer, media string) string {
 	s := "the token endpoint answered " + strconv.Itoa(a.Status)
 	switch {
 	case a.Code != "":
 		s += " " + a.Code
 	case media != "":
-		s += " (" + errorCode(strings.NewReplacer("/", "-", "+", "-").Replace(media)) + ")"
+		s += " (" + mediaWord(media) + ")"
 	}
 	if a.Status >= 300 && a.Status < 400 {
 		s += "; redirects are not followed: is token_endpoint right?"

@@ -11,11 +11,11 @@ import (
 )
 
 var (
-	shownCode   = regexp.MustCompile(`\A([A-Za-z0-9_.-]{1,64})?\z`)
+	shownCode   = regexp.MustCompile(`\A([a-z_.-]{1,64})?\z`)
 	shownDetail = regexp.MustCompile(`\A(` +
 		`the answer of the token endpoint [a-z0-9_, A-Z]+|` +
 		`the access_token has characters that no bearer token may have \(RFC 6750 §2\.1\)|` +
-		`the token endpoint answered [0-9]{3}( [A-Za-z0-9_.-]{1,64}| \([A-Za-z0-9_.-]{1,64}\))?` +
+		`the token endpoint answered [0-9]{3}( [a-z_.-]{1,64}| \((text-(html|plain|xml)|application-(xhtml-xml|xml|json|problem-json)|other)\))?` +
 		`(: is token_endpoint right\?|; redirects are not followed: is token_endpoint right\?)?` +
 		`)?\z`)
 	bearerToken = regexp.MustCompile(`\A[A-Za-z0-9._~+/-]+=*\z`)

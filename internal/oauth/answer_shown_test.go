@@ -23,7 +23,9 @@ func TestReadAnswerShowsNothing(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ code, want string }{
 		{"invalid_grant", "invalid_grant"},
-		{"x.y-Z_9", "x.y-Z_9"},
+		{"x.y-z_a", "x.y-z_a"},
+		{"Sommer", "other"},
+		{"hunter2", "other"},
 		{strings.Repeat("a", 64), strings.Repeat("a", 64)},
 		{strings.Repeat("CANARY", 2000), "other"},
 		{strings.Repeat("a", 65), "other"},
@@ -48,7 +50,10 @@ func TestReadAnswerShowsNothing(t *testing.T) {
 		}
 	}
 	// Nor what the header says, or a page.
-	for _, media := range []string{"text/CANARY\x1b", "CANARY CANARY", "text/" + strings.Repeat("CANARY", 50), "text/html; x=CANARY"} {
+	if a := readAnswer(403, "text/html; charset=utf-8", []byte("<html></html>"), true); !strings.HasSuffix(a.Detail, "403 (text-html)") {
+		t.Error(a.Detail)
+	}
+	for _, media := range []string{"text/canary", "canary/html", "text/CANARY\x1b", "CANARY CANARY", "text/" + strings.Repeat("CANARY", 50), "text/html; x=CANARY"} {
 		a := readAnswer(500, media, []byte("<html>CANARY</html>"), true)
 		if strings.Contains(strings.ToUpper(a.Detail), "CANARY") {
 			t.Errorf("media type %.40q shows in %s", media, a.Detail)
