@@ -146,7 +146,13 @@ func checkFile(account, what, file string, level oauth.Level) []finding {
 		return []finding{{oauth.LevelWarn, account, "file", fmt.Sprintf("%s belongs to user %d, who can change it", who, uid), "chown root " + shellWord(file) + ", or run this as the server's user"}}
 	}
 	dir := filepath.Dir(file)
-	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+	info, err = os.Stat(dir)
+	if err == nil && ok && level == oauth.LevelFail {
+		if whose, _, _ := ownerOf(info); whose != 0 && whose != uid {
+			return []finding{{level, account, "file", fmt.Sprintf("%s can be replaced by user %d, whose directory %s is", who, whose, dir), fmt.Sprintf("chown %d %s", uid, shellWord(dir))}}
+		}
+	}
+	if err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		return []finding{{oauth.LevelWarn, account, "file", fmt.Sprintf("%s can be replaced by others, who may write to %s (mode %04o)", who, dir, info.Mode().Perm()), "chmod go-w " + shellWord(dir)}}
 	}
 	return []finding{{oauth.LevelOK, account, "file", who + " is " + whose, ""}}

@@ -117,6 +117,32 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
+// A file of the server's own is as safe as the owner of its directory: root, or
+// whose it is.
+func TestCheckDirectoryOwner(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, tt := range []struct {
+		directory, file int
+		want            oauth.Level
+	}{
+		{0, 0, oauth.LevelOK}, {0, 12345, oauth.LevelOK}, {12345, 12345, oauth.LevelOK}, {12345, 0, oauth.LevelFail}, {12345, 12346, oauth.LevelFail},
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "tokens.db")
+		err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chown(file, tt.file, -1), os.Chmod(dir, 0o700), os.Chown(dir, tt.directory, -1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := checkFile("", "the store", file, oauth.LevelFail)
+		if len(got) != 1 || got[0].Level != tt.want || (tt.want == oauth.LevelFail) != contains(got[0].What, "user 12345", dir) {
+			t.Errorf("%+v: %+v", tt, got)
+		}
+	}
+}
+
 // In a container that can write to nothing but memory.
 func TestCheckWithoutTemporaryFiles(t *testing.T) {
 	if _, err := os.Stat("/dev/shm"); err != nil {

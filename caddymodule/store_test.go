@@ -105,6 +105,17 @@ func TestKeptKey(t *testing.T) {
 	if err := os.Chmod(keyFile(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(keyFile(), 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.load(r.caddyfile()); err == nil || !contains(err.Error(), keyFile(), "user id 12345") {
+			t.Errorf("a start with another user's key: %v", err)
+		}
+		if err := os.Chown(keyFile(), 0, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := r.load(r.caddyfile()); err != nil {
 		t.Fatal(err)
 	}

@@ -24,19 +24,16 @@ func keyFile() string { return filepath.Join(caddy.AppConfigDir(), "bearer", "st
 // keptKeys reads the kept keys, or makes one if there is none and mayMake.
 func keptKeys(mayMake bool) (store.Keys, error) {
 	file := keyFile()
-	text, err := os.ReadFile(file)
+	text, err := store.ReadOwn(file)
 	switch {
 	case err == nil:
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
-			return store.Keys{}, fmt.Errorf("the store's key %s can be read by others; run: chmod 600 %s", file, file)
-		}
 		keys, err := parseKeys(string(text))
 		if err != nil {
 			return keys, fmt.Errorf("reading %s: %w", file, err)
 		}
 		return keys, nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return store.Keys{}, fmt.Errorf("reading the store's key: %w", err)
+		return store.Keys{}, fmt.Errorf("reading the store's key %s: %w", file, err)
 	case !mayMake:
 		return store.Keys{}, fmt.Errorf("the store holds tokens, but its key %s is gone; bring it back or configure the store's key; "+
 			"to start anew, move the database and its spill away", file)

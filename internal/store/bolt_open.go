@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -218,9 +219,35 @@ func checkLocked(f *os.File, timeout time.Duration) error {
 	return checkReachable(f, info.Size())
 }
 
-// openChecked opens a file after it has been looked at, and makes sure that it
-// is the one that was looked at.
+// openChecked opens a file of a store, see [openOwn].
 func openChecked(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := openOwn(path, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.Size() == 0 {
+		_ = f.Close()
+		// bbolt would take it for a new one, and nobody would notice the loss.
+		return nil, fmt.Errorf("it is empty, which a store never is: its content was lost: %w", errDamaged)
+	}
+	return f, nil
+}
+
+// ReadOwn reads a small file that this process or one before it has made for
+// itself. What others could have written or may read is refused before it is
+// read, as a store is.
+func ReadOwn(path string) ([]byte, error) {
+	f, err := openOwn(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// openOwn opens a file after it has been looked at, and makes sure that it is
+// the one that was looked at.
+func openOwn(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	seen, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
@@ -258,23 +285,25 @@ func checkFile(path string, info fs.FileInfo) error {
 	case owned && uid != os.Geteuid():
 		return fmt.Errorf("it belongs to user id %d, but this process runs as %d; run it as that user, or run: chown %d %s",
 			uid, os.Geteuid(), os.Geteuid(), path)
-	case info.Size() == 0:
-		// bbolt would take it for a new one, and nobody would notice the loss.
-		return fmt.Errorf("it is empty, which a store never is: its content was lost: %w", errDamaged)
 	}
 	return nil
 }
 
 // checkDir refuses a directory in which others could replace the file. It may
-// be a symbolic link.
+// be a symbolic link. One of root's is as good as our own: such are the mount
+// points of volumes.
 func checkDir(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
-	if hasModes && info.Mode().Perm()&0o022 != 0 {
+	switch uid, owned := owner(info); {
+	case hasModes && info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("others may write to its directory (mode %#o); run: chmod go-w %s, "+
 			"or give the store a directory of its own", info.Mode().Perm(), dir)
+	case owned && uid != 0 && uid != os.Geteuid():
+		return fmt.Errorf("its directory belongs to user id %d, but this process runs as %d; run it as that user, "+
+			"or run: chown %d %s, or give the store a directory of its own", uid, os.Geteuid(), os.Geteuid(), dir)
 	}
 	return nil
 }

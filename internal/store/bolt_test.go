@@ -190,6 +190,12 @@ func TestBoltRefuses(t *testing.T) {
 			}
 			do(t, os.Chown(path, 12345, -1))
 		}, "user id 12345", true},
+		{"another owner of the directory", func(t *testing.T, path string) {
+			if os.Geteuid() != 0 {
+				t.Skip("needs root")
+			}
+			do(t, os.Chown(filepath.Dir(path), 12345, -1))
+		}, "its directory belongs to user id 12345", true},
 		{"text file", func(t *testing.T, path string) {
 			do(t, os.WriteFile(path, bytes.Repeat([]byte("not a database\n"), 4000), 0o600))
 		}, "damaged or not a store", false},
@@ -232,6 +238,39 @@ func TestBoltRefuses(t *testing.T) {
 				t.Errorf("the refused file was changed")
 			}
 		})
+	}
+}
+
+func TestReadOwn(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		prepare func(path string) error
+		says    string // empty: it is read
+	}{
+		"as it was made": {func(string) error { return nil }, ""},
+		"read-only":      {func(path string) error { return os.Chmod(path, 0o400) }, ""},
+		"for a group":    {func(path string) error { return os.Chmod(path, 0o640) }, "chmod 600 "},
+		"another owner":  {func(path string) error { return os.Chown(path, 12345, -1) }, "user id 12345"},
+		"link":           {func(path string) error { return errors.Join(os.Rename(path, path+"2"), os.Symlink(path+"2", path)) }, "symbolic link"},
+		"directory":      {func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, "not a regular file"},
+		"none":           {os.Remove, "no such file"},
+	} {
+		if !hasModes && name != "directory" || name == "another owner" && os.Geteuid() != 0 {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "key")
+		do(t, os.WriteFile(path, []byte("key"), 0o600))
+		do(t, c.prepare(path))
+		text, err := ReadOwn(path)
+		switch {
+		case c.says == "" && (err != nil || string(text) != "key"):
+			t.Errorf("%s: %q, %v", name, text, err)
+		case c.says != "" && (err == nil || text != nil || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%s: %q, %v; want %q", name, text, err, c.says)
+		}
+		if errors.Is(err, fs.ErrNotExist) != (name == "none") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
