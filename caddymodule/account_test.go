@@ -34,6 +34,12 @@ func TestPrivateAuthority(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
+	// The name written as a placeholder: what the file holds may be a key, too.
+	r.secret("combined.pem", "-----BEGIN PRIVATE KEY-----\nC4nary\n-----END PRIVATE KEY-----\n")
+	if err := r.load(config("tls {\n\t\t\t\tca {file." + r.dir + "/combined.pem}\n\t\t\t}")); err == nil ||
+		strings.Contains(err.Error(), "C4nary") || !contains(err.Error(), "tls ca: ", "name the file itself") {
+		t.Errorf("what a placeholder holds: %v", err)
+	}
 	r.stop()
 	if err := r.load(config("tls {\n\t\t\t\tca " + r.dir + "/ca.pem\n\t\t\t}")); err != nil {
 		t.Fatal(err)

@@ -55,6 +55,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision reads the configuration. It opens nothing and asks nobody.
 func (app *App) Provision(ctx caddy.Context) error {
+	quietStdLog()
 	if app.StoreRaw == nil {
 		app.StoreRaw = json.RawMessage(`{"store": "bbolt"}`)
 	}

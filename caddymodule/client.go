@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -139,11 +140,14 @@ func (c *Account) transport(certificate oauth.SecretFunc) (http.RoundTripper, er
 			return nil, fmt.Errorf("tls ca: %w", err)
 		}
 		pem, err := os.ReadFile(ca)
+		if unread := (*fs.PathError)(nil); errors.As(err, &unread) && !literal(c.TLS.CA) { // it may hold a key
+			err = fmt.Errorf("what the placeholder holds is not the name of a file that can be read: %w; name the file itself: tls { ca /path/to/ca.pem }", unread.Err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("tls ca: %w", err)
 		}
 		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls ca: %s holds no certificate in PEM form", ca)
+			return nil, fmt.Errorf("tls ca: %s holds no certificate in PEM form", c.TLS.CA)
 		}
 	}
 	if c.HTTPProxy == "" {

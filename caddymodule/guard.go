@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -18,8 +19,8 @@ import (
 // gets past it is, to the API, the account itself. The transport `bearer`
 // serves only requests that a guard has let through.
 //
-// It refuses, before anything else, the methods CONNECT, TRACE and TRACK, and
-// upgrades of the protocol unless allowed. It answers only to names of this
+// It refuses, before anything else, the methods CONNECT, TRACE, TRACK and PRI,
+// and upgrades of the protocol unless allowed. It answers only to names of this
 // machine, so that a web page can't reach it by a name of its own (DNS
 // rebinding); refuses requests that web pages send; and serves only callers on
 // this machine, unless others are configured or show a key.
@@ -35,8 +36,8 @@ import (
 // What it refuses is answered with a problem document (RFC 9457), with a code
 // in it and in the header Caddy-Bearer-Error, and logged with the line to add,
 // each code once a second at most. The connection of a refused request is
-// closed; so is that of an HTTP/1 request with a chunked body, behind which
-// another could be smuggled (RFC 9112 §6.1).
+// closed; so is that of an HTTP/1.1 request with a chunked body, and of any
+// HTTP/1.0 request: behind them another could be smuggled (RFC 9112 §6.1).
 type Guard struct {
 	// The account whose token the request will carry; may hold placeholders.
 	// With it, a missing token is answered here and doesn't count against the
@@ -55,7 +56,7 @@ type Guard struct {
 
 	// Addresses that may call, as CIDR or IP: compared with Caddy's client_ip.
 	// Default: loopback and Unix sockets, of requests without forwarding
-	// headers (those have come from elsewhere).
+	// headers and `client_ip_headers` (those have come from elsewhere).
 	Callers []string `json:"callers,omitempty"`
 
 	// Host names that are answered to, in addition to `localhost` and the
@@ -151,6 +152,7 @@ func (g *Guard) Provision(ctx caddy.Context) (err error) {
 	if g.MaxWaiters, err = waiters(g.MaxWaiters); err != nil {
 		return err
 	}
+	g.warnPlainHTTP(ctx)
 	return g.exposure(ctx)
 }
 
@@ -196,6 +198,21 @@ type passage struct {
 	account, user string         // as configured in the guard; may be empty
 	session       *oauth.Session // of the account and user; nil until known
 	waiters       int
+	carried       atomic.Pointer[oauth.Token] // by the request; nil until it is sent
+}
+
+// passageOf is that of a request; nil without one.
+func passageOf(r *http.Request) *passage {
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	pass, _ := vars[passageVar].(*passage)
+	return pass
+}
+
+// carry notes the token that the request is sent with.
+func (p *passage) carry(token *oauth.Token) {
+	if p != nil {
+		p.carried.Store(token)
+	}
 }
 
 // ServeHTTP lets the request pass or answers it.
@@ -209,9 +226,10 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		p.write(w)
 		return nil
 	}
-	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+	if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
 		// A Content-Length beside it, by which a proxy in front may have measured
-		// this request, is gone without a trace.
+		// this request, is gone without a trace; so is a Transfer-Encoding in
+		// HTTP/1.0, whose body then is the next request (RFC 9112 §6.1).
 		w.Header().Set("Connection", "close")
 	}
 	pass := &passage{account: g.Account, user: g.User, waiters: g.MaxWaiters}

@@ -25,6 +25,8 @@ var fuzzRules = []guardRules{
 	{hosts: []string{"erp.example.com"}, keys: map[string]string{"erp": legacyKey, "scan": "key-with-a:colon-0123"}, strict: true},
 	{callers: []string{"10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"}, upgrade: true},
 	{callers: []string{"127.0.0.0/8"}, keys: map[string]string{"erp": legacyKey}, origins: []string{"http://localhost"}, upgrade: true},
+	{clientField: "CF-Connecting-IP"},
+	{callers: []string{"10.9.8.7", "2001:db8::/32"}, clientField: "CF-Connecting-IP"},
 }
 
 // FuzzGuard puts requests to guards inside of Caddy, and compares with the
@@ -46,6 +48,12 @@ func FuzzGuard(f *testing.F) {
 		{"GET", "localhost:80", "localhost", "", "", "127.0.0.1:1", "X-Real-IP: x"},
 		{"GET", "/", "locaLhost:80", "", "same-origin", "127.0.0.1:1", ""},
 		{"GET", "/..%3b/", "localhost", "", "same-origin", "127.0.0.1:1", "Authorization: " + basic(legacyKey)},
+		{"PRI", "/", "localhost", "", "", "127.0.0.1:1", "CF-Connecting-IP: 127.0.0.1"},
+		{"GET", "/", "localhost", "", "", "@", "CF-Connecting-IP: 10.9.8.7"},
+		{"GET", "/", "localhost", "", "", "@", "CF-Connecting-IP: unknown"},
+		{"GET", "/", "localhost", "", "", "@", "cf-connecting-ip: x, [2001:db8::1%25]:5"},
+		{"GET", "/", "localhost", "", "", "@x", "CF-Connecting-IP:"},
+		{"GET", "/", "localhost", "", "", "10.9.8.7:1", "CF-Connecting-IP: 1.2.3.4"},
 	} {
 		for which := range fuzzRules {
 			f.Add(byte(which), seed[0], seed[1], seed[2], seed[3], seed[4], seed[5], seed[6], which%2 == 0)
@@ -56,6 +64,11 @@ func FuzzGuard(f *testing.F) {
 		sites = append(sites, guardedSite(rules.options()))
 	}
 	servers := insideServers(f, "http://127.0.0.1:9", sites...)
+	for i, rules := range fuzzRules {
+		if rules.clientField != "" {
+			servers[i].ClientIPHeaders, servers[i].TrustedProxiesUnix = []string{rules.clientField}, true
+		}
+	}
 	f.Fuzz(func(t *testing.T, which byte, method, target, host, origin, site, peer, field string, old bool) {
 		a := attempt{method: method, target: target, version: "HTTP/1.1", peer: peer}
 		if old {

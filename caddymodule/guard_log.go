@@ -80,26 +80,22 @@ func (w *passageWriter) WriteHeader(status int) {
 		if w.status == 0 {
 			w.status = status
 		}
-		if w.Header()["Cache-Control"] == nil && status >= 200 {
-			w.Header()["Cache-Control"] = []string{"private, no-store"}
+		if status >= 200 {
+			if w.Header()["Cache-Control"] == nil {
+				w.Header()["Cache-Control"] = []string{"private, no-store"}
+			}
+			isolate(w.Header())
 		}
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
 	h := w.Header()
 	whole := maps.Clone(h)
-	for field := range h {
-		if named(swallowed, field) || field == errorHeader {
-			delete(h, field)
-		}
+	var authorization []string
+	if token := w.passage.carried.Load(); token != nil { // the session's may be newer, or none
+		authorization = token.Authorization()
 	}
-	if s := w.passage.session; s != nil {
-		if token := s.Current(); token != nil {
-			for field := leaks(h, token.Authorization()); field != ""; field = leaks(h, token.Authorization()) {
-				delete(h, field)
-			}
-		}
-	}
+	strip(h, nil, authorization)
 	w.ResponseWriter.WriteHeader(status)
 	maps.Copy(h, whole)
 }

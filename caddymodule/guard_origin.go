@@ -6,6 +6,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // checkOrigins brings the configured origins into the form in which browsers
@@ -38,6 +41,39 @@ func (g *Guard) foreignPage(r *http.Request) bool {
 		return !slices.Contains(g.Origins, ownOrigin(r))
 	}
 	return true
+}
+
+// isolated tells browsers that no page of another site may load, read or frame an
+// answer. Where it is plain http under a name of `hosts`, that is all there is
+// against them: there browsers say nothing of the page (Fetch Metadata §2).
+var isolated = http.Header{
+	"Cross-Origin-Resource-Policy": {"same-origin"},
+	"X-Frame-Options":              {"SAMEORIGIN"},
+}
+
+// isolate adds those where the API says nothing.
+func isolate(h http.Header) {
+	for field, values := range isolated {
+		if h[field] == nil {
+			h[field] = values[:1:1]
+		}
+	}
+}
+
+// warnPlainHTTP tells of a site whose callers can't be told from a page's
+// requests.
+func (g *Guard) warnPlainHTTP(ctx caddy.Context) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || len(server.TLSConnPolicies) > 0 || len(g.CallerKeys) > 0 {
+		return
+	}
+	for _, h := range g.Hosts {
+		if !loopback(hostName(h)) {
+			g.log.to.Warn("over plain http, browsers don't say which page sends a GET to this name: a page of anybody that a caller looks at "+
+				"can have GETs made here; use https, or caller_key", "host", h)
+			return
+		}
+	}
 }
 
 // ownOrigin is that of the pages that we serve ourselves.

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/base64"
+	"net"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -13,6 +14,7 @@ type guardRules struct {
 	hosts, origins, callers []string
 	keys                    map[string]string // secrets by name
 	upgrade, strict         bool
+	clientField             string // client_ip_headers; told by a proxy on a Unix socket that is trusted
 }
 
 // options are the lines of the Caddyfile.
@@ -81,7 +83,7 @@ func (g guardRules) verdict(a attempt) string {
 		return byServer
 	}
 	switch strings.ToUpper(a.method) {
-	case "CONNECT", "TRACE", "TRACK":
+	case "CONNECT", "TRACE", "TRACK", "PRI":
 		return "method_refused"
 	}
 	if up := a.values("Upgrade"); len(up) > 0 && !g.upgrade {
@@ -195,22 +197,26 @@ var forwardingNames = regexp.MustCompile(`(?i)^(forwarded|x-forwarded-.*|x-real-
 func (g guardRules) knowsCaller(a attempt) bool {
 	forwarded := false
 	for _, f := range a.fields {
-		forwarded = forwarded || forwardingNames.MatchString(f[0])
+		forwarded = forwarded || forwardingNames.MatchString(f[0]) || strings.EqualFold(f[0], g.clientField)
 	}
 	peer, err := netip.ParseAddrPort(a.peer)
-	in := func(list ...string) bool {
+	within := func(ip netip.Addr, list ...string) bool {
 		for _, cidr := range list {
-			if p, e := netip.ParsePrefix(cidr); e == nil && p.Contains(peer.Addr().Unmap().WithZone("")) {
+			if p, e := netip.ParsePrefix(cidr); e == nil && p.Contains(ip.Unmap().WithZone("")) {
 				return true
 			}
-			if ip, e := netip.ParseAddr(cidr); e == nil && ip == peer.Addr().Unmap().WithZone("") {
+			if one, e := netip.ParseAddr(cidr); e == nil && one == ip.Unmap().WithZone("") {
 				return true
 			}
 		}
 		return false
 	}
+	in := func(list ...string) bool { return within(peer.Addr(), list...) }
 	unix := strings.HasPrefix(a.peer, "@") || a.peer == ""
+	client, told := g.toldClient(a)
 	switch {
+	case len(g.callers) > 0 && told:
+		return within(client, g.callers...)
 	case len(g.callers) > 0:
 		return err == nil && in(g.callers...) || unix && !forwarded
 	case len(g.keys) > 0:
@@ -219,6 +225,24 @@ func (g guardRules) knowsCaller(a attempt) bool {
 		return false
 	}
 	return unix || err == nil && in(loopback4, "::1/128")
+}
+
+// toldClient is the first address in the field by which a trusted proxy tells
+// the client: here only one on the Unix socket is.
+func (g guardRules) toldClient(a attempt) (netip.Addr, bool) {
+	if g.clientField == "" || a.peer != "@" {
+		return netip.Addr{}, false
+	}
+	for _, part := range strings.Split(strings.Join(a.values(g.clientField), ","), ",") {
+		if host, _, err := net.SplitHostPort(part); err == nil {
+			part = host
+		}
+		address, _, _ := strings.Cut(strings.TrimSpace(part), "%")
+		if ip, err := netip.ParseAddr(address); err == nil {
+			return ip, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 func (g guardRules) knowsKey(a attempt) bool {

@@ -18,7 +18,7 @@ import (
 func (g *Guard) refuse(r *http.Request) (problem, bool) {
 	switch {
 	case refusedMethod(r.Method):
-		return refusal("method_refused", "CONNECT, TRACE and TRACK are never passed"), true
+		return refusal("method_refused", refusedMethods), true
 	case upgrades(r.Header) && !g.AllowUpgrade:
 		return refusal("upgrade_refused", "to let WebSocket and the like pass, add the line: allow_upgrade"), true
 	case !g.hostAllowed(r.Host):
@@ -42,11 +42,14 @@ func (g *Guard) refuse(r *http.Request) (problem, bool) {
 	return problem{}, false
 }
 
+const refusedMethods = "CONNECT, TRACE, TRACK and PRI are never passed"
+
 // refusedMethod reports the methods that are never passed: CONNECT turns the
-// connection into a tunnel, TRACE answers with the token.
+// connection into a tunnel, TRACE answers with the token, and PRI is no request
+// but the beginning of HTTP/2 (RFC 9113 §3.4), which Go hands to us like one.
 func refusedMethod(method string) bool {
 	switch strings.ToUpper(method) {
-	case http.MethodConnect, http.MethodTrace, "TRACK":
+	case http.MethodConnect, http.MethodTrace, "TRACK", "PRI":
 		return true
 	}
 	return false
@@ -118,9 +121,19 @@ func (g *Guard) callerAllowed(r *http.Request) (string, bool) {
 		return "to serve callers beyond this machine, add the line: callers " + printable(host), false
 	}
 	if name := forwardedBy(r); name != "" {
-		return "the request was forwarded from elsewhere (" + name + "); to serve such, add the line: callers 127.0.0.1 ::1", false
+		return "the request was forwarded from elsewhere (" + name + "); to serve such, add the line: callers " + forwardedFor(r), false
 	}
 	return "", true
+}
+
+// forwardedFor is what callers has to name for a forwarded request: the client,
+// if a trusted proxy tells it, else the proxies on this machine.
+func forwardedFor(r *http.Request) string {
+	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if ip, err := netip.ParseAddr(client); err == nil && !ip.Unmap().IsLoopback() {
+		return printable(client)
+	}
+	return "127.0.0.1 ::1"
 }
 
 // localCaller reports whether a request is from this machine, as far as can be
@@ -136,8 +149,16 @@ func localPeer(r *http.Request) bool {
 }
 
 // forwardedBy names the field that tells that a request came through another
-// proxy, or is empty.
+// proxy, or is empty. A field of client_ip_headers tells it whatever its value
+// is, and whether Caddy trusts the proxy or not.
 func forwardedBy(r *http.Request) string {
+	if server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		for _, name := range server.ClientIPHeaders {
+			if r.Header.Values(name) != nil {
+				return name
+			}
+		}
+	}
 	for name := range r.Header {
 		if named(forwarding, name) {
 			return name

@@ -46,6 +46,8 @@ func TestResponseFields(t *testing.T) {
 		{"", "", "Cache-Control: private, no-store", ""},
 		{"", "Cache-Control: max-age=60\r\n", "Cache-Control: max-age=60", "no-store"},
 		{"", "cache-control: no-cache\r\nCache-Control: public\r\n", "Cache-Control: no-cache|Cache-Control: public", "no-store"},
+		{"", "", "Cross-Origin-Resource-Policy: same-origin|X-Frame-Options: SAMEORIGIN", ""},
+		{"", "cross-origin-resource-policy: cross-origin\r\nX-Frame-Options: DENY\r\n", "Cross-Origin-Resource-Policy: cross-origin|X-Frame-Options: DENY", "same-origin|SAMEORIGIN"},
 		{"", "Expires: Thu, 01 Dec 2050 16:00:00 GMT\r\n", "Expires: Thu|Cache-Control: private, no-store", ""},
 		{"", "Vary: Accept\r\nETag: \"x\"\r\nX-Custom: 1\r\n", "Vary: Accept|Etag: \"x\"|X-Custom: 1", ""},
 		{"", "Set-Cookie: a=b\r\nset-cookie: c=d\r\nSET-COOKIE: e\r\n", "", "ookie|COOKIE"},

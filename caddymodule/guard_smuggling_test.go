@@ -43,6 +43,8 @@ func smugglings() []smuggling {
 		{"TE twice", post(chunked+chunked) + "\r\n0\r\n\r\n" + h, false},
 		{"TE list", post("Transfer-Encoding: identity, chunked\r\n") + "\r\n0\r\n\r\n" + h, false},
 		{"TE in HTTP/1.0", strings.Replace(post(chunked+length(h)), "1.1", "1.0", 1) + "\r\n0\r\n\r\n" + h, false},
+		{"TE in HTTP/1.0, kept", strings.Replace(post("Connection: keep-alive\r\n"+chunked), "1.1", "1.0", 1) + "\r\n" + h, true},
+		{"TE and CL in HTTP/1.0, kept", strings.Replace(post("Connection: keep-alive\r\nContent-Length: 0\r\n"+chunked), "1.1", "1.0", 1) + "\r\n" + chunk(h), true},
 		{"TE and no end", post(chunked) + "\r\n5\r\nhello\r\n" + h, false},
 		{"bare LF after a chunk's length", post(chunked) + "\r\n5\nhello\r\n0\r\n\r\n" + h, false},
 		{"bare LF after a chunk", post(chunked) + "\r\n5\r\nhello\n0\r\n\r\n" + h, false},
@@ -72,6 +74,8 @@ func smugglings() []smuggling {
 		{"another expectation", post("Expect: x\r\n"+length(h)) + "\r\n" + h, false},
 		{"HTTP/1.2", strings.Replace(post(length("")), "1.1", "1.2", 1) + "\r\n" + h, false},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + h, false},
+		{"HTTP/2 preface behind a request", "GET /first HTTP/1.1\r\nHost: localhost\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + h, true},
+		{"HTTP/2 preface with a Host behind a request", "GET /first HTTP/1.1\r\nHost: localhost\r\n\r\nPRI * HTTP/2.0\r\nHost: localhost\r\n\r\nSM\r\n\r\n" + h, true},
 		{"HTTP/0.9", "GET /first\r\n" + h, false},
 	}
 	for _, te := range []string{" chunked", "\tchunked", "chunked ", "Chunked", "CHUNKED", "xchunked", "chunkedx", "chunked, identity", "identity", "gzip, chunked", "chunked,", ",chunked", "\"chunked\"", "chunked;q=1", "\x0bchunked", "chunk\x00ed", "x\r\nTransfer-Encoding: chunked"} {
@@ -83,7 +87,7 @@ func smugglings() []smuggling {
 	for _, cl := range []string{"+5", "-5", "0x5", "5 5", "5,5", "05", "5.0", "", "５", "99999999999999999999", "5\x00"} {
 		list = append(list, smuggling{"CL " + cl, post("Content-Length: "+cl+"\r\n") + "\r\nhello" + h, false})
 	}
-	for _, method := range []string{"CONNECT", "TRACE", "TRACK", "connect"} {
+	for _, method := range []string{"CONNECT", "TRACE", "TRACK", "PRI", "connect"} {
 		for _, target := range []string{"localhost:80", "/first", "http://localhost/first", "*"} {
 			head := method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n"
 			list = append(list, smuggling{head[:len(head)-19] + " with length", head + length(h) + "\r\n" + h, false},
@@ -167,7 +171,7 @@ func smuggle(t *tally, r *rig, api *wireAPI, agrees bool, i int, s smuggling) {
 			t.Errorf("%s: the API got the hidden request: %s; the bytes were\n%q", s.name, targets(sent), s.text)
 		case request.broken != "" && (request.broken != cutOff || s.served):
 			t.Errorf("%s: the API got bytes that are no request: %s; the bytes were\n%q", s.name, targets(sent), s.text)
-		case strings.EqualFold(request.method, "CONNECT") || strings.EqualFold(request.method, "TRACE"):
+		case slices.Contains([]string{"CONNECT", "TRACE", "TRACK", "PRI"}, strings.ToUpper(request.method)):
 			t.Errorf("%s: the API got %s", s.name, request.method)
 		}
 	}
@@ -180,7 +184,7 @@ func smuggle(t *tally, r *rig, api *wireAPI, agrees bool, i int, s smuggling) {
 	}
 	chunkedOnce := strings.Contains(strings.ToLower(s.text), "\r\ntransfer-encoding: chunked\r\n")
 	if chunkedOnce && strings.HasPrefix(s.text, "POST") && (len(answers) > 1 || len(answers) == 1 && !answers[0].closed) {
-		t.Errorf("%s: the connection stays open after a chunked body: %v\n%q", s.name, answers, s.text)
+		t.Errorf("%s: the connection stays open after Transfer-Encoding: %v\n%q", s.name, answers, s.text)
 	}
 }
 

@@ -137,16 +137,17 @@ func TestGuardHostsConfigured(t *testing.T) {
 
 func TestGuardMethods(t *testing.T) {
 	t.Parallel()
-	for _, method := range []string{"CONNECT", "connect", "Connect", "TRACE", "trace", "TRACK", "track", "tRaCk"} {
+	for _, method := range []string{"CONNECT", "connect", "Connect", "TRACE", "trace", "TRACK", "track", "tRaCk", "PRI", "pri"} {
 		// Whatever else is wrong or allowed: the method is refused first.
 		for _, host := range []string{"localhost", "evil.example"} {
 			r := guardRequest(method, host, "Upgrade", "websocket")
-			if got := refusedFor(&Guard{AllowUpgrade: true}, r); got != "method_refused" {
-				t.Errorf("%s: %q", method, got)
+			p, _ := (&Guard{AllowUpgrade: true}).refuse(r)
+			if p.Code != "method_refused" || !slices.Contains(regexp.MustCompile("[A-Z]+").FindAllString(p.Detail, -1), strings.ToUpper(method)) {
+				t.Errorf("%s: %q, %s", method, p.Code, p.Detail)
 			}
 		}
 	}
-	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACES", "XTRACE", ""} {
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACES", "XTRACE", "PRIX", ""} {
 		if got := refusedFor(new(Guard), guardRequest(method, "localhost")); got != "" {
 			t.Errorf("%s: %q", method, got)
 		}
@@ -246,6 +247,43 @@ func TestGuardForwarded(t *testing.T) {
 			r.RemoteAddr = "@"
 			if got := refusedFor(new(Guard), r); got != "caller_refused" {
 				t.Errorf("%s: %q, on a Unix socket: %q", name, value, got)
+			}
+		}
+	}
+}
+
+// A proxy in front that tells the client by a field of its own (client_ip_headers)
+// has forwarded the request, whatever it says: also that it doesn't know.
+func TestGuardClientIPHeaders(t *testing.T) {
+	servers := insideServers(t, "http://127.0.0.1:9", guardedSite(""), guardedSite("callers 10.9.8.7"))
+	for _, s := range servers {
+		s.ClientIPHeaders, s.TrustedProxiesUnix = []string{"CF-Connecting-IP"}, true
+	}
+	const refused = "caller_refused"
+	for _, c := range []struct {
+		peer, value       string // (none): no such field
+		byDefault, listed string
+	}{
+		{"@", "(none)", passes, passes}, // a process on the socket
+		{"@", "10.9.8.7", refused, passes},
+		{"@", "10.9.8.7:99", refused, passes},
+		{"@", "unknown, 10.9.8.7", refused, passes},
+		{"@", "1.2.3.4", refused, refused},
+		{"@", "127.0.0.1", refused, refused},
+		{"@", "unknown", refused, refused},
+		{"@", "", refused, refused},
+		{"@", ",", refused, refused},
+		{"127.0.0.1:1", "(none)", passes, refused},
+		{"127.0.0.1:1", "10.9.8.7", refused, refused}, // a proxy that isn't trusted
+		{"10.9.8.7:1", "1.2.3.4", refused, passes},
+	} {
+		a := attempt{method: "GET", target: "/", version: "HTTP/1.1", fields: [][2]string{{"Host", "localhost"}}, peer: c.peer}
+		if c.value != "(none)" {
+			a.fields = append(a.fields, [2]string{"CF-Connecting-IP", c.value})
+		}
+		for i, want := range []string{c.byDefault, c.listed} {
+			if got, ok := askInside(servers[i], a); !ok || judged(got, want) != "" {
+				t.Errorf("site %d: from %s, CF-Connecting-IP: %s: %s", i, c.peer, c.value, judged(got, want))
 			}
 		}
 	}
@@ -352,6 +390,14 @@ func TestGuardHints(t *testing.T) {
 		_, line, _ := strings.Cut(p.Detail, "add the line: callers ")
 		if got := refusedFor(guardFor(line), clientIP(r, host)); got != "" {
 			t.Errorf("%s: after %q: %q", remote, p.Detail, got)
+		}
+	}
+	for _, client := range []string{"127.0.0.1", "::1", "192.0.2.7", "2001:db8::1"} { // as Caddy knows it from a trusted proxy, or not
+		r := clientIP(guardRequest("GET", "localhost", "X-Forwarded-For", "192.0.2.7"), client)
+		p, _ := new(Guard).refuse(r)
+		_, line, _ := strings.Cut(p.Detail, "add the line: callers ")
+		if got := refusedFor(guardFor(strings.Fields(line)...), r); got != "" {
+			t.Errorf("forwarded for %s: after %q: %q", client, p.Detail, got)
 		}
 	}
 }

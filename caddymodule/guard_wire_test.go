@@ -161,6 +161,9 @@ func TestNothingBehindAChunkedBody(t *testing.T) {
 	for name, first := range map[string]string{
 		"TE":    "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"CL+TE": "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 48\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		// Go takes Transfer-Encoding off such a request; then it has no body.
+		"TE, HTTP/1.0":    "POST / HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"CL+TE, HTTP/1.0": "POST / HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
 	} {
 		served.Store(0)
 		answers, closed := pipelined(t, r.address, first+second)
@@ -170,6 +173,31 @@ func TestNothingBehindAChunkedBody(t *testing.T) {
 	}
 	if answers, _ := pipelined(t, r.address, second+second); len(answers) != 2 {
 		t.Errorf("without a body: %d answers", len(answers))
+	}
+}
+
+// A proxy on this machine that Caddy trusts says by client_ip_headers whom it
+// asks for: that is no caller on this machine, also if it says nothing of use.
+func TestClientOfATrustedProxy(t *testing.T) {
+	r := newRig(t, sandbox.Config{})
+	r.global = "servers {\n\t\ttrusted_proxies static private_ranges\n\t\tclient_ip_headers CF-Connecting-IP\n\t}"
+	r.start()
+	for value, line := range map[string]string{"192.0.2.1": "callers 192.0.2.1", "unknown": "callers 127.0.0.1 ::1", "": "callers 127.0.0.1 ::1", "127.0.0.1": "callers 127.0.0.1 ::1"} {
+		res, text := r.do("GET", "/echo", nil, "CF-Connecting-IP", value)
+		if res.StatusCode != 403 || res.Header.Get(errorHeader) != "caller_refused" || !strings.Contains(text, "add the line: "+line+"\"") {
+			t.Errorf("%q: %d %s", value, res.StatusCode, text)
+		}
+	}
+	r.get("/echo")
+	r.handler = "callers 192.0.2.1"
+	if err := r.load(r.caddyfile()); err != nil {
+		t.Fatal(err)
+	}
+	r.settled()
+	for value, want := range map[string]int{"192.0.2.1": 200, "192.0.2.2": 403, "unknown": 403} {
+		if res, text := r.do("GET", "/echo", nil, "CF-Connecting-IP", value); res.StatusCode != want {
+			t.Errorf("%q, with callers: %d %s", value, res.StatusCode, text)
+		}
 	}
 }
 
@@ -210,7 +238,8 @@ func TestInformationalAnswers(t *testing.T) {
 	}
 }
 
-// The token in a field of the answer goes no further, whatever the status.
+// The token in a field of the answer goes no further, whatever the status. A
+// refusal is one all the same: the token is refreshed.
 func TestTokenLeakIsStopped(t *testing.T) {
 	r := newRig(t, sandbox.Config{})
 	r.api = answering(t, func(w http.ResponseWriter, req *http.Request) {
@@ -228,7 +257,7 @@ func TestTokenLeakIsStopped(t *testing.T) {
 			t.Errorf("%s: %d %v %s", path, res.StatusCode, res.Header, body)
 		}
 	}
-	if n := r.sandbox.TokenRequests(""); n != 1 {
+	if n := r.sandbox.TokenRequests(""); n != 2 {
 		t.Errorf("%d token requests", n)
 	}
 }

@@ -91,6 +91,9 @@ func leaks(h http.Header, authorization []string) string {
 	}
 	_, token, _ := strings.Cut(authorization[0], " ")
 	for field, values := range h {
+		if namesToken(field, token) {
+			return field
+		}
 		for _, v := range values {
 			if len(v) >= len(token) && strings.Contains(v, token) {
 				return field
@@ -98,6 +101,20 @@ func leaks(h http.Header, authorization []string) string {
 		}
 	}
 	return ""
+}
+
+// namesToken reports whether a field's name holds the token. In names, HTTP
+// changes the case.
+func namesToken(field, token string) bool {
+	return len(field) >= len(token) && strings.Contains(strings.ToLower(field), strings.ToLower(token))
+}
+
+// shownField is the name of a field that [leaks] has found, as it may be told.
+func shownField(field string, authorization []string) string {
+	if _, token, _ := strings.Cut(authorization[0], " "); namesToken(field, token) {
+		return "named by the token"
+	}
+	return printable(field)
 }
 
 // requestOps are what Caddy does to a request before the operator's header_up:

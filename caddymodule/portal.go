@@ -162,12 +162,14 @@ func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	path, inside := strings.CutPrefix(r.URL.Path, p.base)
 	inside = inside && (path == "" || path[0] == '/')
 	here := p.callbacks[r.URL.Path] && (inside || p.answersTo(r))
-	callback, broken := here && isCallback(r), here && !inside && brokenCallback(r)
-	if callback || broken || inside && path == "/callback" {
+	callback := here && isCallback(r)
+	// At the root of a site a query may be anything: that is the site's.
+	broken := here && !inside && r.URL.Path != "/" && brokenCallback(r)
+	if callback || broken || inside && path == "/callback" { // and nothing that is passed on
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true) // the query holds the code
 	}
 	switch {
-	case !callback && !(broken && r.URL.Path != "/") && (!inside || p.base == "" && !portalPaths[path]):
+	case !callback && !broken && (!inside || p.base == "" && !portalPaths[path]):
 		return next.ServeHTTP(w, r)
 	case path == "/style.css" && inside:
 		serveStyle(w, r)
@@ -215,20 +217,33 @@ var portalPaths = map[string]bool{
 	"": true, "/": true, "/style.css": true, "/login": true, "/logout": true, "/device": true, "/result": true, "/callback": true,
 }
 
+// callbackParams reports which parameters of a callback a query has, whatever
+// their values: unlike [url.ParseQuery] it loses none that the login will see,
+// for a semicolon or a bad escape.
+func callbackParams(r *http.Request) (state, answer bool) {
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		switch name, _ := url.QueryUnescape(name); name {
+		case "state":
+			state = true
+		case "code", "error":
+			answer = true
+		}
+	}
+	return state, answer
+}
+
 // isCallback reports whether a request is the answer of an authorization
 // server (RFC 6749 §4.1.2): at its path there may be something else, too.
 func isCallback(r *http.Request) bool {
-	if r.Method != http.MethodGet {
-		return false
-	}
-	q := r.URL.Query()
-	return q.Has("state") && (q.Has("code") || q.Has("error"))
+	state, answer := callbackParams(r)
+	return r.Method == http.MethodGet && state && answer
 }
 
 // brokenCallback reports what looks like a callback and isn't one.
 func brokenCallback(r *http.Request) bool {
-	q := r.URL.Query()
-	return !isCallback(r) && (q.Has("code") || q.Has("error") || q.Has("state"))
+	state, answer := callbackParams(r)
+	return !isCallback(r) && (state || answer)
 }
 
 // publicListener is an address of the site that others can reach, or empty.

@@ -130,11 +130,12 @@ func TestPortalForwarded(t *testing.T) {
 	for _, unprotected := range []bool{false, true} {
 		r := newPortalRig(t, sandbox.Config{})
 		r.auth, r.portal, r.proxy = "", "", "bearer_proxy erp "+r.api
+		r.global = "servers {\n\t\tclient_ip_headers CF-Connecting-IP\n\t}"
 		if unprotected {
 			r.portal = "unprotected"
 		}
 		r.start()
-		for _, header := range [][]string{nil, {"X-Forwarded-For", "203.0.113.9"}, {"Forwarded", "for=203.0.113.9"}, {"Via", "1.1 front"}} {
+		for _, header := range [][]string{nil, {"X-Forwarded-For", "203.0.113.9"}, {"Forwarded", "for=203.0.113.9"}, {"Via", "1.1 front"}, {"CF-Connecting-IP", "203.0.113.9"}} {
 			want := 200
 			if header != nil && !unprotected {
 				want = 403

@@ -68,6 +68,58 @@ func checkRootPasses(r *portalRig, ada *browser, callback, text string) {
 	})
 }
 
+// What has the parameters of a callback is one, however its values are written:
+// the login sees a code that the API must not get.
+func TestPortalRootCallbackOddlyWritten(t *testing.T) {
+	r := newPortalRig(t, sandbox.Config{})
+	r.grant = "redirect_uri " + r.origin() + "/"
+	r.start()
+	ada := r.browser("ada")
+	ada.signIn("erp/ada")
+	r.harmless("callbacks", func() {
+		for target, want := range map[string]string{
+			"/?code=odd-code;b&state=x": "login_unknown", "/?state=x;y&code=odd-code": "login_unknown", "/?c%6fde=odd-code%3Bb&state=x": "login_unknown",
+			"/?code=odd-code%zz&state=x": "callback_malformed", "/?code=odd-code&state=%": "callback_malformed", "/?error=%&state=x": "callback_malformed",
+		} {
+			if came := ada.finish(r.origin() + target); came != want {
+				t.Errorf("%s: %s, want %s", target, came, want)
+			}
+		}
+	})
+}
+
+// At the root of a site, only what the portal answers is kept out of the access
+// log: no caller can keep another request out of it.
+func TestPortalRootLog(t *testing.T) {
+	r := newPortalRig(t, sandbox.Config{})
+	log := r.logFile()
+	r.grant = "redirect_uri " + r.origin() + "/"
+	r.site = "log"
+	r.start()
+	ada := r.browser("ada")
+	ada.signIn("erp/ada")
+	ada.send("DELETE", "/?state=logged-1", "")
+	ada.open("/?code=logged-2")
+	ada.send("POST", "/?code=logged-3&state=x", "")
+	ada.open("/?error=logged-4")
+	ada.open("/?code=kept-out&state=kept-out")
+	r.stop()
+	logged := 0
+	for line := range strings.Lines(read(t, log)) {
+		if !strings.Contains(line, "http.log.access") {
+			continue
+		}
+		logged += strings.Count(line, "logged-")
+		if strings.Contains(line, "kept-out") {
+			t.Errorf("a callback is in the access log: %s", line)
+		}
+	}
+	r.reload() // for the end of the rig
+	if logged != 4 {
+		t.Errorf("%d of 4 requests are in the access log", logged)
+	}
+}
+
 // A portal at the root of its site has its own few paths; the others are the
 // site's.
 func TestPortalAtRoot(t *testing.T) {

@@ -25,7 +25,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
 	if refusedMethod(req.Method) {
-		return refusal("method_refused", "CONNECT, TRACE and TRACK are never passed").response(req), nil
+		return refusal("method_refused", refusedMethods).response(req), nil
 	}
 	tls := t.tlsFor(req)
 	s, p, ok := t.session(req)
@@ -49,7 +49,7 @@ func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
 // ok, it is a health check: nobody's request.
 func (t *Transport) session(req *http.Request) (*oauth.Session, *problem, bool) {
 	vars, _ := req.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	pass, _ := vars[passageVar].(*passage)
+	pass := passageOf(req)
 	switch {
 	case vars == nil:
 		return nil, nil, false
@@ -75,11 +75,13 @@ func (t *Transport) session(req *http.Request) (*oauth.Session, *problem, bool) 
 func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token) (*http.Response, error) {
 	again := newReplay(req, t.replayBody)
 	defer again.finish()
-	res, err := t.attempt(again, token.Authorization())
+	pass := passageOf(req)
+	pass.carry(token)
+	res, status, err := t.attempt(again, token.Authorization())
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(s.Account().RejectStatus, res.StatusCode) {
+	if !slices.Contains(s.Account().RejectStatus, status) {
 		s.Accept(token, false)
 		return res, nil
 	}
@@ -97,10 +99,11 @@ func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token
 	}
 	discard(res)
 	t.app.countReplay(s.Key().Account)
-	if res, err = t.attempt(again, next.Authorization()); err != nil {
+	pass.carry(next)
+	if res, status, err = t.attempt(again, next.Authorization()); err != nil {
 		return nil, err
 	}
-	if slices.Contains(s.Account().RejectStatus, res.StatusCode) {
+	if slices.Contains(s.Account().RejectStatus, status) {
 		s.Reject(next, true)
 	} else {
 		s.Accept(next, true)
@@ -121,12 +124,14 @@ func (t *Transport) check(req *http.Request) (*http.Response, error) {
 	}
 	again := newReplay(req, 0)
 	defer again.finish()
-	return t.attempt(again, authorization)
+	res, _, err := t.attempt(again, authorization)
+	return res, err
 }
 
-// attempt sends the request once. The scheme's own port is taken off the Host:
+// attempt sends the request once, and tells the status of the API's answer, also
+// where another one takes its place. The scheme's own port is taken off the Host:
 // picky servers compare it as text.
-func (t *Transport) attempt(again *replay, authorization []string) (*http.Response, error) {
+func (t *Transport) attempt(again *replay, authorization []string) (res *http.Response, status int, err error) {
 	req := again.attempt(authorization)
 	if t.tlsFor(req) {
 		req.Host = strings.TrimSuffix(req.Host, ":443")
@@ -134,19 +139,24 @@ func (t *Transport) attempt(again *replay, authorization []string) (*http.Respon
 		req.Host = strings.TrimSuffix(req.Host, ":80")
 	}
 	req.URL.RawPath = wellEscaped(req.URL)
-	res, err := t.HTTPTransport.RoundTrip(req)
-	if err != nil {
-		return nil, err
+	if passageOf(req) == nil { // else the passageWriter does it, for less
+		req = interimStripped(req, authorization)
 	}
+	if res, err = t.HTTPTransport.RoundTrip(req); err != nil {
+		return nil, 0, quiet(err)
+	}
+	status = res.StatusCode
 	if field := leaks(res.Header, authorization); field != "" {
 		_ = res.Body.Close()
+		field = shownField(field, authorization)
 		if log := t.leaks.of("token_leak_stopped"); log != nil {
-			log.Error("stopped an answer of the API that holds the access token in its header", "field", printable(field), "upstream", dialled(req))
+			log.Error("stopped an answer of the API that holds the access token in its header", "field", field, "upstream", dialled(req))
 		}
-		return refusal("token_leak_stopped", "the API answered with the access token in the field "+printable(field)+"; ask its operator why").response(req), nil
+		return refusal("token_leak_stopped", "the API answered with the access token in the field "+field+"; ask its operator why").response(req), status, nil
 	}
 	swallow(res.Header, t.PassResponseHeaders)
-	return res, nil
+	watchTrailers(res, t.PassResponseHeaders, authorization)
+	return res, status, nil
 }
 
 // dialled is the address that a request goes to, as an upstream is written: the

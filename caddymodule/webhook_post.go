@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -73,11 +72,8 @@ func (h *Webhook) try(body []byte) (again bool, err error) {
 		req.Header.Set(name, value().Reveal())
 	}
 	res, err := h.client.Do(req)
-	if wrapped := new(url.Error); errors.As(err, &wrapped) {
-		err = wrapped.Err
-	}
 	if err != nil {
-		return true, err
+		return true, errors.New(oauth.WireError(err)) // Go's own has the address, and quotes what was received
 	}
 	defer res.Body.Close()
 	if res.StatusCode >= 200 && res.StatusCode < 300 {

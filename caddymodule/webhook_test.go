@@ -1,11 +1,13 @@
 package caddymodule
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -232,6 +234,40 @@ func TestWebhookAddressChanges(t *testing.T) {
 	r.secret("webhook", v.URL+"/new")
 	if _, err := h.try(nil); err != nil || len(v.got()) != 1 {
 		t.Errorf("%v", err)
+	}
+}
+
+// A receiver that repeats what it got, where Go's errors quote it: neither the
+// address nor a header gets into the log by that.
+func TestWebhookEchoes(t *testing.T) {
+	for name, answer := range map[string]string{
+		"status line": "HTTP/1.1 abcSECRET\r\n\r\n",
+		"field line":  "HTTP/1.1 200 OK\r\nSECRET\r\n\r\n",
+		"coding":      "HTTP/1.1 200 OK\r\nTransfer-Encoding: SECRET\r\n\r\n",
+		"no HTTP":     "SECRET\r\n\r\n",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					_, _ = io.WriteString(conn, strings.ReplaceAll(answer, "SECRET", r.URL.Path+r.Header.Get("Authorization")))
+				}
+				_ = conn.Close()
+			}
+		}()
+		h := webhook(t, &Webhook{URL: "http://" + l.Addr().String() + "/services/secret-path", Headers: map[string]string{"Authorization": "secret-key"}})
+		again, err := h.try([]byte("{}"))
+		if !again || err == nil || strings.Contains(err.Error(), "secret-") || !strings.Contains(err.Error(), "connection") {
+			t.Errorf("%s: %v, %v", name, again, err)
+		}
 	}
 }
 
