@@ -172,6 +172,7 @@ func TestWebSocket(t *testing.T) {
 		t.Errorf("without allow_upgrade: %d", res.StatusCode)
 	}
 	r.handler = "allow_upgrade"
+	r.stop() // while Caddy hands a listener over, a connection may be reset
 	if err := r.load(r.caddyfile()); err != nil {
 		t.Fatal(err)
 	}
