@@ -186,7 +186,7 @@ func (x *examination) store() {
 			Store string `json:"store"`
 		}
 		if _ = json.Unmarshal(x.app.StoreRaw, &kind); kind.Store == "memory" {
-			x.add(oauth.LevelWarn, "", "store", "the tokens are kept in memory only: after a restart, everybody has to log in again", "store bbolt { path /var/lib/caddy/bearer.db }")
+			x.add(oauth.LevelWarn, "", "store", "the tokens are kept in memory only: after a restart, everybody has to log in again", "remove `store memory`, or name a file: `store bbolt` with `path /var/lib/caddy/bearer.db` in its block")
 		}
 		return
 	}
@@ -195,7 +195,7 @@ func (x *examination) store() {
 	}
 	db := b.place.Database
 	if err := store.CheckFS(b.place); err != nil {
-		level, fix := oauth.LevelFail, "put the store on a local disk: store bbolt { path /var/lib/caddy/bearer.db }"
+		level, fix := oauth.LevelFail, "put the store on a local disk: `store bbolt` with `path /var/lib/caddy/bearer.db` in its block"
 		if b.AllowNetworkFS {
 			level = oauth.LevelWarn
 		}

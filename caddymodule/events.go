@@ -95,7 +95,11 @@ func (app *App) emit(e oauth.Event) {
 		}
 	}()
 	if name := eventName(e.Kind); app.events.ShouldEmit(name) {
-		app.events.Emit(app.ctx, name, eventData(e))
+		data := eventData(e)
+		if e.Kind == oauth.EventLoginRequired && app.portal != "" {
+			data["portal"] = app.portal
+		}
+		app.events.Emit(app.ctx, name, data)
 	}
 }
 

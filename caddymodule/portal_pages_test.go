@@ -402,7 +402,7 @@ func TestPortalAccounts(t *testing.T) {
 		t.Error("a known user isn't shown as one")
 	}
 	_, root = written(t, accountsOf(accountsPage{portalPage: portalPage{Unprotected: true}}))
-	if !strings.Contains(root.text, "Nothing here for you") || !strings.Contains(root.one(t, "header").text, "nobody, this portal is unprotected") {
+	if !strings.Contains(root.text, "Nothing here for you") || !strings.Contains(root.one(t, "header").text, "nobody, this portal asks for no name") {
 		t.Error("an empty, unprotected portal doesn't say so")
 	}
 }

@@ -193,6 +193,9 @@ func (s shownState) run(r *rig) {
 		if data := lastEvent().Data; data["account"] != "erp" || data["state"] != string(s.state) || data["code"] != code {
 			r.Errorf("an event says %v", data)
 		}
+		if portal, _ := lastEvent().Data["portal"].(string); (portal == "http://"+r.address+"/bearer") != (s.state == oauth.StateLoginRequired) {
+			r.Errorf("the event has the portal %q", portal)
+		}
 	}
 }
 

@@ -105,5 +105,8 @@ func eventText(e caddy.Event) string {
 	if detail := text("detail"); detail != "" {
 		said += ": " + detail
 	}
+	if portal := text("portal"); portal != "" {
+		said += "; or on " + portal
+	}
 	return said
 }

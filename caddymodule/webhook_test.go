@@ -310,14 +310,15 @@ func TestWebhookText(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
-	for _, c := range []struct{ kind, account, user, detail, want string }{
-		{"refreshed", "erp", "", "", "erp has a new token"},
-		{"recovered", "erp", "ada", "", "erp/ada is ready again"},
-		{"degraded", "", "", "the disk is full", "the token store is degraded: the disk is full"},
-		{"login_required", "erp", "", "it was logged out", "erp: a person has to log in: it was logged out"},
-		{"something_new", "erp", "", "", "erp: bearer.something_new"},
+	for _, c := range []struct{ kind, account, user, detail, portal, want string }{
+		{"refreshed", "erp", "", "", "", "erp has a new token"},
+		{"recovered", "erp", "ada", "", "", "erp/ada is ready again"},
+		{"degraded", "", "", "the disk is full", "", "the token store is degraded: the disk is full"},
+		{"login_required", "erp", "", "it was logged out", "", "erp: a person has to log in: it was logged out"},
+		{"login_required", "erp", "", "it was logged out", "https://p.test/bearer", "erp: a person has to log in: it was logged out; or on https://p.test/bearer"},
+		{"something_new", "erp", "", "", "", "erp: bearer.something_new"},
 	} {
-		e, err := caddy.NewEvent(ctx, "bearer."+c.kind, map[string]any{"account": c.account, "user": c.user, "detail": c.detail})
+		e, err := caddy.NewEvent(ctx, "bearer."+c.kind, map[string]any{"account": c.account, "user": c.user, "detail": c.detail, "portal": c.portal})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,8 +79,8 @@ func (done *Checks) clientAuth(ctx context.Context, c *Client, others []ClientAu
 		return nil
 	}
 	if c.RevokeEndpoint == "" || c.DeleteSession {
-		return []Finding{{LevelWarn, "client_auth", "whether the client is accepted " + how + " can't be told: the server has no revocation endpoint (RFC 7009) to try it at, and trying a grant would spend it",
-			"the first sign-in tells: caddy bearer login <account>"}}
+		return []Finding{{LevelWarn, "client_auth", "whether the client is accepted " + how + " can't be told: there is no revocation endpoint (RFC 7009) to try it at, and trying a grant would spend it",
+			"name the server's revoke_endpoint, if it has one; otherwise the first sign-in tells"}}
 	}
 	verdict, answer := done.try(ctx, c, c.Auth)
 	switch verdict {

@@ -142,10 +142,11 @@ func nextRefresh(r record, p rule) choice {
 }
 
 func latchedChoice(l *latch) choice {
-	c := choice{err: ErrCredentialsRejected, detail: l.Detail + "; no further attempt until they change"}
-	if l.Misconfigured {
-		c.err = ErrMisconfigured
-		c.detail = l.Detail + "; no further attempt until the configuration changes"
+	switch {
+	case l.Misconfigured:
+		return choice{err: ErrMisconfigured, detail: l.Detail + "; no further attempt until the configuration changes"}
+	case l.All:
+		return choice{err: ErrCredentialsRejected, detail: l.Detail + ": correct the client's credentials; no further attempt until they change"}
 	}
-	return c
+	return choice{err: ErrCredentialsRejected, detail: l.Detail + ": correct the grant's credentials, such as user and password; no further attempt until they change"}
 }

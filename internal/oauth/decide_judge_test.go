@@ -264,3 +264,17 @@ func TestNextBrake(t *testing.T) {
 		}
 	}
 }
+
+// What is refused says what to correct.
+func TestLatchedChoice(t *testing.T) {
+	t.Parallel()
+	for want, l := range map[string]latch{
+		"401 invalid_client: correct the client's credentials; no further attempt until they change":                          {All: true, Detail: "401 invalid_client"},
+		"400 invalid_grant: correct the grant's credentials, such as user and password; no further attempt until they change": {Detail: "400 invalid_grant"},
+		"400 invalid_scope; no further attempt until the configuration changes":                                               {All: true, Misconfigured: true, Detail: "400 invalid_scope"},
+	} {
+		if c := latchedChoice(&l); c.detail != want || (c.err == ErrMisconfigured) != l.Misconfigured || c.move != moveNone {
+			t.Errorf("%+v, want %q", c, want)
+		}
+	}
+}

@@ -78,7 +78,7 @@ func (s *Session) revoke(ctx context.Context, tokens TokenSet) Logout {
 // tokens end at most servers, or else the access token (RFC 7009 §2.1).
 func (c *Client) revoke(ctx context.Context, tokens TokenSet) error {
 	if c.RevokeEndpoint == "" {
-		return errors.New("the server has no revocation endpoint; its tokens live on until they expire")
+		return errors.New("there is no revocation endpoint, name the server's as revoke_endpoint if it has one; its tokens live on until they expire")
 	}
 	if c.DeleteSession {
 		return c.deleteSession(ctx, tokens.AccessToken)
