@@ -1,9 +1,7 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"net/http"
-	"net/url"
 	"regexp"
 	"runtime"
 	"slices"
@@ -109,20 +107,7 @@ func (r *canaryRig) talks(talk bool) {
 // refreshToken gets one as an integration elsewhere does.
 func (r *canaryRig) refreshToken() string {
 	r.Helper()
-	res, err := http.PostForm(r.rig.servers.AuthorizationServerURL+"/token", url.Values{
-		"grant_type": {"password"}, "username": {"sandbox-user"}, "password": {canaryPassword}, "client_id": {"sandbox-client"}, "client_secret": {canaryClientSecret},
-	})
-	if err != nil {
-		r.Fatal(err)
-	}
-	defer res.Body.Close()
-	var answer struct {
-		RefreshToken string `json:"refresh_token"`
-	}
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || answer.RefreshToken == "" {
-		r.Fatal(res.Status, err)
-	}
-	return answer.RefreshToken
+	return refreshTokenOf(r, r.rig.servers.AuthorizationServerURL+"/token", "sandbox-user", canaryPassword, canaryClientSecret)
 }
 
 // canaryPeople are sign-ins with a browser.

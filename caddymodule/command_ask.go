@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,13 +128,8 @@ func completeAccounts(cmd *cobra.Command, args []string, _ string) ([]string, co
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	res, err := sendTo(ctx, address, http.MethodGet, "/bearer/status", nil)
+	st, err := look(ctx, address, "/bearer/status")
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer res.Body.Close()
-	var st statusJSON
-	if json.NewDecoder(res.Body).Decode(&st) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	names, directive := []string{}, cobra.ShellCompDirectiveNoFileComp

@@ -134,7 +134,7 @@ func checkFile(account, what, file string, level oauth.Level) []finding {
 		return nil
 	}
 	who, mode := fmt.Sprintf("%s %s", what, file), info.Mode().Perm()
-	uid, gid, ok := ownerOf(info)
+	uid, gid, ok := store.Owner(info)
 	whose := "its owner's alone"
 	switch {
 	case ok && level == oauth.LevelWarn && handedOver(uid, gid, os.Getegid(), mode):
@@ -148,7 +148,7 @@ func checkFile(account, what, file string, level oauth.Level) []finding {
 	dir := filepath.Dir(file)
 	info, err = os.Stat(dir)
 	if err == nil && ok && level == oauth.LevelFail {
-		if whose, _, _ := ownerOf(info); whose != 0 && whose != uid {
+		if whose, _, _ := store.Owner(info); whose != 0 && whose != uid {
 			return []finding{{level, account, "file", fmt.Sprintf("%s can be replaced by user %d, whose directory %s is", who, whose, dir), fmt.Sprintf("chown %d %s", uid, shellWord(dir))}}
 		}
 	}
@@ -164,28 +164,31 @@ func handedOver(uid, gid, own int, mode fs.FileMode) bool {
 	return uid == 0 && gid != 0 && gid == own && mode&0o077 == 0o040
 }
 
+// storeKind is the name of the configured store; empty if that can't be read.
+func (x *examination) storeKind() string {
+	kind := struct {
+		Store string `json:"store"`
+	}{}
+	if x.app.StoreRaw == nil {
+		return "bbolt"
+	}
+	_ = json.Unmarshal(x.app.StoreRaw, &kind) // load tells
+	return kind.Store
+}
+
 // boltStore is the configured store, if it is that one.
 func (x *examination) boltStore() (b BoltStore, ok bool) {
-	if x.app.StoreRaw == nil {
-		return b, true
-	}
-	var kind struct {
-		Store string `json:"store"`
-	}
-	if json.Unmarshal(x.app.StoreRaw, &kind) != nil || kind.Store != "bbolt" {
+	if x.storeKind() != "bbolt" {
 		return b, false
 	}
-	return b, json.Unmarshal(x.app.StoreRaw, &b) == nil
+	return b, x.app.StoreRaw == nil || json.Unmarshal(x.app.StoreRaw, &b) == nil
 }
 
 // store looks at where the tokens will be, without opening or making anything.
 func (x *examination) store() {
 	b, ok := x.boltStore()
 	if !ok {
-		var kind struct {
-			Store string `json:"store"`
-		}
-		if _ = json.Unmarshal(x.app.StoreRaw, &kind); kind.Store == "memory" {
+		if x.storeKind() == "memory" {
 			x.add(oauth.LevelWarn, "", "store", "the tokens are kept in memory only: after a restart, everybody has to log in again", "remove `store memory`, or name a file: `store bbolt` with `path /var/lib/caddy/bearer.db` in its block")
 		}
 		return

@@ -120,8 +120,7 @@ func (x *examination) listeners() {
 	for _, s := range x.sites {
 		for _, l := range s.listen {
 			at, err := caddy.ParseNetworkAddress(l)
-			here := err == nil && (at.IsUnixNetwork() || at.IsFdNetwork() || loopback(at.Host))
-			x.found = append(x.found, s.exposure(l, here)...)
+			x.found = append(x.found, s.exposure(l, err == nil && localListener(at))...)
 		}
 	}
 }

@@ -43,15 +43,23 @@ func (e *adminError) Error() string { return e.text }
 // ask makes a request to the admin endpoint and decodes its answer.
 func ask(ctx context.Context, fl caddycmd.Flags, method, uri string, body, answer any) error {
 	res, err := send(ctx, fl, method, uri, body)
+	return decode(res, err, answer)
+}
+
+// look asks once, and says nothing of what to do if that fails.
+func look(ctx context.Context, address, uri string) (st statusJSON, err error) {
+	res, err := sendTo(ctx, address, http.MethodGet, uri, nil)
+	err = decode(res, err, &st)
+	return st, err
+}
+
+// decode decodes an answer and closes it.
+func decode(res *http.Response, err error, answer any) error {
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	return decode(res.Body, answer)
-}
-
-func decode(from io.Reader, answer any) error {
-	if err := json.NewDecoder(from).Decode(answer); err != nil {
+	if err := json.NewDecoder(res.Body).Decode(answer); err != nil {
 		return fmt.Errorf("reading the admin endpoint's answer: %w", err)
 	}
 	return nil

@@ -59,7 +59,7 @@ func waitFor(fl caddycmd.Flags, names []string) (int, error) {
 	ends := time.Now().Add(timeout)
 	for pause := lookAgain; ; pause = min(pause*5/4, lookSeldom) {
 		ctx, cancel := context.WithTimeout(context.Background(), lookFor(timeout, time.Until(ends)))
-		absent, err := look(ctx, address, names)
+		absent, err := lookAt(ctx, address, names)
 		cancel()
 		var answer *adminError
 		switch {
@@ -103,8 +103,8 @@ func tellAbsent(absent []accountStatus) (int, error) {
 	return code, fmt.Errorf("can't serve: %d of the accounts that were waited for", len(absent))
 }
 
-// look returns the accounts that can't serve now: of all, or of those named.
-func look(ctx context.Context, address string, names []string) (absent []accountStatus, err error) {
+// lookAt returns the accounts that can't serve now: of all, or of those named.
+func lookAt(ctx context.Context, address string, names []string) (absent []accountStatus, err error) {
 	uris := []string{"/bearer/status"}
 	if len(names) > 0 {
 		uris = nil
@@ -114,13 +114,7 @@ func look(ctx context.Context, address string, names []string) (absent []account
 		uris = append(uris, "/bearer/users?"+url.Values{"account": {key.Account}, "user": {key.User}, "limit": {"0"}}.Encode())
 	}
 	for _, uri := range uris {
-		res, err := sendTo(ctx, address, http.MethodGet, uri, nil)
-		if err != nil {
-			return nil, err
-		}
-		var st statusJSON
-		err = decode(res.Body, &st)
-		_ = res.Body.Close()
+		st, err := look(ctx, address, uri)
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +126,3 @@ func look(ctx context.Context, address string, names []string) (absent []account
 	}
 	return absent, nil
 }
-
-// serves reports whether requests get a token: there is one, or the next
-// request fetches it.
-func serves(s oauth.State) bool { return s == oauth.StateReady || s == oauth.StateDegraded }

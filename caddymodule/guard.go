@@ -195,9 +195,8 @@ const passageVar = "bearer.passage"
 // A passage is that proof. Only the guard makes one: its type has no form that
 // a configuration could write.
 type passage struct {
-	account, user string         // as configured in the guard; may be empty
-	session       *oauth.Session // of the account and user; nil until known
-	waiters       int
+	account, user string                      // as configured in the guard; may be empty
+	session       *oauth.Session              // of the account and user; nil until known
 	carried       atomic.Pointer[oauth.Token] // by the request; nil until it is sent
 }
 
@@ -207,6 +206,9 @@ func passageOf(r *http.Request) *passage {
 	pass, _ := vars[passageVar].(*passage)
 	return pass
 }
+
+// nobodys reports a health check: a request of Caddy's own.
+func nobodys(r *http.Request) bool { return r.Context().Value(caddyhttp.VarsCtxKey) == nil }
 
 // carry notes the token that the request is sent with.
 func (p *passage) carry(token *oauth.Token) {
@@ -232,7 +234,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		// HTTP/1.0, whose body then is the next request (RFC 9112 §6.1).
 		w.Header().Set("Connection", "close")
 	}
-	pass := &passage{account: g.Account, user: g.User, waiters: g.MaxWaiters}
+	pass := &passage{account: g.Account, user: g.User}
 	answer := &passageWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, passage: pass}
 	defer g.record(r, answer)
 	if g.Account != "" {

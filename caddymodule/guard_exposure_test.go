@@ -3,13 +3,11 @@ package caddymodule
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
@@ -33,7 +31,7 @@ func TestExposedSiteNeedsCallers(t *testing.T) {
 	} {
 		r := newRig(t, sandbox.Config{})
 		r.handler = c.options
-		err := validates(strings.Replace(r.caddyfile(), "bind 127.0.0.1", "bind "+c.bind, 1))
+		err := validateCaddyfile(t, strings.Replace(r.caddyfile(), "bind 127.0.0.1", "bind "+c.bind, 1))
 		if (err == nil) != c.loads {
 			t.Errorf("bind %s, %q: %v; want it to load: %v", c.bind, c.options, err, c.loads)
 		}
@@ -71,17 +69,4 @@ func TestPlainHTTPUnderAName(t *testing.T) {
 			t.Errorf("%s: %q", c.name, log.String())
 		}
 	}
-}
-
-// validates provisions a configuration, as `caddy validate` does.
-func validates(text string) error {
-	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
-	if err != nil {
-		return err
-	}
-	var c caddy.Config
-	if err := json.Unmarshal(adapted, &c); err != nil {
-		return err
-	}
-	return caddy.Validate(&c)
 }

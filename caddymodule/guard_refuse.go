@@ -95,9 +95,6 @@ func hostName(host string) string {
 	return name
 }
 
-// forwarding are the fields that proxies add.
-var forwarding = []string{"forwarded", "x-forwarded-*", "x-real-ip", "via"}
-
 // callerAllowed reports whether the caller may pass, or which line would let
 // it.
 func (g *Guard) callerAllowed(r *http.Request) (string, bool) {

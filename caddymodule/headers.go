@@ -15,11 +15,11 @@ import (
 var (
 	// withheld don't reach the API: the caller's credentials, and what a browser
 	// or a proxy in front tells of itself and of others.
-	withheld = []string{
-		"authorization", "proxy-authorization", "cookie", "x-api-key",
-		"forwarded", "x-forwarded-*", "x-real-ip", "via",
-		"origin", "referer", "sec-*",
-	}
+	withheld = append([]string{
+		"authorization", "proxy-authorization", "cookie", "x-api-key", "origin", "referer", "sec-*",
+	}, forwarding...)
+	// forwarding are the fields that proxies add.
+	forwarding = []string{"forwarded", "x-forwarded-*", "x-real-ip", "via"}
 	// swallowed don't reach the caller: the session of one would become that of
 	// all, and who may read an answer is not the API's to say.
 	swallowed = []string{"set-cookie", "set-cookie2", "access-control-*"}

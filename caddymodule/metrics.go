@@ -10,7 +10,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
@@ -122,8 +121,7 @@ func (app *App) countPassage(w *passageWriter) {
 // countUnguarded counts a request that no guard counts, by its answer. Health
 // checks are nobody's requests.
 func (app *App) countUnguarded(account string, req *http.Request, res *http.Response, err error) {
-	vars, _ := req.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	if _, guarded := vars[passageVar].(*passage); vars == nil || guarded {
+	if passageOf(req) != nil || nobodys(req) {
 		return
 	}
 	outcome := outcomePassed

@@ -254,12 +254,17 @@ func publicListener(ctx caddy.Context) string {
 	}
 	for _, l := range server.Listen {
 		a, err := caddy.ParseNetworkAddress(l)
-		if err != nil || a.IsUnixNetwork() || a.IsFdNetwork() || loopback(a.Host) {
-			continue
+		if err == nil && !localListener(a) {
+			return l
 		}
-		return l
 	}
 	return ""
+}
+
+// localListener reports an address that only this machine reaches, or that
+// whoever starts the server answers for.
+func localListener(a caddy.NetworkAddress) bool {
+	return a.IsUnixNetwork() || a.IsFdNetwork() || loopback(a.Host)
 }
 
 // admin reports whether a visitor may see and do everything.

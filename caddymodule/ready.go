@@ -117,6 +117,10 @@ func (h *Ready) absent() (absent []notReady) {
 	return absent
 }
 
+// serves reports whether requests get a token: there is one, or the next
+// request fetches it.
+func serves(s oauth.State) bool { return s == oauth.StateReady || s == oauth.StateDegraded }
+
 // parseReady reads the directive:
 //
 //	bearer_ready [<matcher>] [<accounts...>]

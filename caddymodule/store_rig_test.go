@@ -124,19 +124,24 @@ func (r *storeRig) begin() {
 // refreshToken gets one at the server, as an integration elsewhere does.
 func (r *storeRig) refreshToken() string {
 	r.Helper()
-	res, err := http.PostForm(r.sandbox.Endpoints(r.servers.AuthorizationServerURL).Token, url.Values{
-		"grant_type": {"password"}, "username": {"alan@sandbox"}, "password": {"alan"},
-		"client_id": {"sandbox-client"}, "client_secret": {"sandbox-secret"},
+	return refreshTokenOf(r, r.sandbox.Endpoints(r.servers.AuthorizationServerURL).Token, "alan@sandbox", "alan", "sandbox-secret")
+}
+
+// refreshTokenOf signs a user in by password, as another integration would.
+func refreshTokenOf(t testing.TB, endpoint, username, password, clientSecret string) string {
+	t.Helper()
+	res, err := http.PostForm(endpoint, url.Values{
+		"grant_type": {"password"}, "username": {username}, "password": {password}, "client_id": {"sandbox-client"}, "client_secret": {clientSecret},
 	})
 	if err != nil {
-		r.Fatal(err)
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
 	var answer struct {
 		RefreshToken string `json:"refresh_token"`
 	}
 	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || answer.RefreshToken == "" {
-		r.Fatal(res.Status, err)
+		t.Fatal(res.Status, err)
 	}
 	return answer.RefreshToken
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-bearer/caddy-bearer/internal/oauth"
@@ -28,11 +27,12 @@ func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
 		return refusal("method_refused", refusedMethods).response(req), nil
 	}
 	tls := t.tlsFor(req)
-	s, p, ok := t.session(req)
-	if !ok {
-		if p == nil {
-			return t.check(req)
-		}
+	pass := passageOf(req)
+	if pass == nil && nobodys(req) {
+		return t.check(req)
+	}
+	s, p := t.session(req, pass)
+	if p != nil {
 		return p.response(req), nil
 	}
 	if dial := dialled(req); !allowed(s.Account().Upstreams, dial, tls) || plainUpstream(dial, tls, t.unverified()) != nil {
@@ -42,42 +42,36 @@ func (t *Transport) roundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return t.app.tokenProblem(err).response(req), nil
 	}
-	return t.send(req, s, token)
+	return t.send(req, pass, s, token)
 }
 
-// session finds whose token the request gets. Without a problem and without
-// ok, it is a health check: nobody's request.
-func (t *Transport) session(req *http.Request) (*oauth.Session, *problem, bool) {
-	vars, _ := req.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	pass := passageOf(req)
+// session finds whose token the request gets.
+func (t *Transport) session(req *http.Request, pass *passage) (*oauth.Session, *problem) {
 	switch {
-	case vars == nil:
-		return nil, nil, false
 	case pass == nil && !t.Unguarded:
 		p := refusal("caller_refused", "no guard let this request pass; use bearer_proxy, put bearer_guard in front, or add the line: unguarded")
-		return nil, &p, false
+		return nil, &p
 	case pass != nil && pass.session != nil && pass.account == t.Account && pass.user == t.User:
-		return pass.session, nil, true
+		return pass.session, nil
 	}
 	s, err := t.app.session(req, t.Account, t.User, t.UserFromHeader)
 	if err != nil {
 		p := t.app.tokenProblem(err)
-		return nil, &p, false
+		return nil, &p
 	}
 	if pass != nil && pass.account == "" {
 		pass.session = s
 	}
-	return s, nil, true
+	return s, nil
 }
 
 // send makes the attempts: one, and one more if the token was refused and
 // there is another.
-func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token) (*http.Response, error) {
+func (t *Transport) send(req *http.Request, pass *passage, s *oauth.Session, token *oauth.Token) (*http.Response, error) {
 	again := newReplay(req, t.replayBody)
 	defer again.finish()
-	pass := passageOf(req)
 	pass.carry(token)
-	res, status, err := t.attempt(again, token.Authorization())
+	res, status, err := t.attempt(again, pass, token.Authorization())
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +94,7 @@ func (t *Transport) send(req *http.Request, s *oauth.Session, token *oauth.Token
 	discard(res)
 	t.app.countReplay(s.Key().Account)
 	pass.carry(next)
-	if res, status, err = t.attempt(again, next.Authorization()); err != nil {
+	if res, status, err = t.attempt(again, pass, next.Authorization()); err != nil {
 		return nil, err
 	}
 	if slices.Contains(s.Account().RejectStatus, status) {
@@ -124,14 +118,14 @@ func (t *Transport) check(req *http.Request) (*http.Response, error) {
 	}
 	again := newReplay(req, 0)
 	defer again.finish()
-	res, _, err := t.attempt(again, authorization)
+	res, _, err := t.attempt(again, nil, authorization)
 	return res, err
 }
 
 // attempt sends the request once, and tells the status of the API's answer, also
 // where another one takes its place. The scheme's own port is taken off the Host:
 // picky servers compare it as text.
-func (t *Transport) attempt(again *replay, authorization []string) (res *http.Response, status int, err error) {
+func (t *Transport) attempt(again *replay, pass *passage, authorization []string) (res *http.Response, status int, err error) {
 	req := again.attempt(authorization)
 	if t.tlsFor(req) {
 		req.Host = strings.TrimSuffix(req.Host, ":443")
@@ -139,7 +133,7 @@ func (t *Transport) attempt(again *replay, authorization []string) (res *http.Re
 		req.Host = strings.TrimSuffix(req.Host, ":80")
 	}
 	req.URL.RawPath = wellEscaped(req.URL)
-	if passageOf(req) == nil { // else the passageWriter does it, for less
+	if pass == nil { // else the passageWriter does it, for less
 		req = interimStripped(req, authorization)
 	}
 	if res, err = t.HTTPTransport.RoundTrip(req); err != nil {

@@ -40,7 +40,7 @@ func (app *App) use(account string, perUser bool) error {
 	switch {
 	case strings.Contains(account, "{"): // see App.Start
 	case a == nil:
-		return fmt.Errorf("account %s is not configured; add `account %s { … }` to the global option bearer", account, account)
+		return errors.New(notConfigured(account))
 	case perUser && selfSufficient(a.Grant.Type()):
 		return fmt.Errorf("account %s can't have sessions per user: grant %s signs in as one identity; leave /<user> out, or use grant authorization_code", account, a.Grant.Type())
 	default:

@@ -22,13 +22,7 @@ import (
 // our commands.
 func TestOperator(t *testing.T) {
 	t.Parallel()
-	sb := sandbox.New(sandbox.Config{})
-	servers, err := sb.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer servers.Close()
-	p := newProxy(t, servers)
+	sb, _, p := newSandboxProxy(t, sandbox.Config{})
 	here := func(exit int, want string, args ...string) {
 		t.Helper()
 		cmd := p.command(args...)
@@ -105,13 +99,7 @@ func (p *proxy) manPages() {
 // The commands, as an operator types them.
 func TestCommands(t *testing.T) {
 	t.Parallel()
-	sb := sandbox.New(sandbox.Config{})
-	servers, err := sb.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer servers.Close()
-	p := newProxy(t, servers)
+	_, _, p := newSandboxProxy(t, sandbox.Config{})
 	p.start()
 	for _, tt := range []struct {
 		args string
@@ -153,13 +141,7 @@ func TestCommands(t *testing.T) {
 // replaces.
 func TestImport(t *testing.T) {
 	t.Parallel()
-	sb := sandbox.New(sandbox.Config{})
-	servers, err := sb.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer servers.Close()
-	p := newProxy(t, servers)
+	sb, servers, p := newSandboxProxy(t, sandbox.Config{})
 	text, err := os.ReadFile(p.dir + "/Caddyfile")
 	if err != nil {
 		t.Fatal(err)

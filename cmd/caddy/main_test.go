@@ -23,13 +23,7 @@ var steady = flag.Duration("steady", 12*time.Second, "how long TestSteadyTraffic
 // every refresh token works once, and kills the proxy in the middle.
 func TestSteadyTraffic(t *testing.T) {
 	t.Parallel()
-	sb := sandbox.New(sandbox.Config{TokenLifetime: 5 * time.Second})
-	servers, err := sb.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer servers.Close()
-	p := newProxy(t, servers)
+	sb, _, p := newSandboxProxy(t, sandbox.Config{TokenLifetime: 5 * time.Second})
 	p.start()
 
 	ctx, cancel := context.WithTimeout(t.Context(), *steady)
@@ -93,13 +87,7 @@ func checkRotation(t *testing.T, sb *sandbox.Sandbox) {
 // a message, without any request to the authorization server. Best: 0.
 func TestF15TwoProcessesSameStore(t *testing.T) {
 	t.Parallel()
-	sb := sandbox.New(sandbox.Config{TokenLifetime: time.Second})
-	servers, err := sb.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer servers.Close()
-	p := newProxy(t, servers)
+	sb, _, p := newSandboxProxy(t, sandbox.Config{TokenLifetime: time.Second})
 	p.start()
 	calls, failed := 0, 0
 	call := func() {

@@ -57,6 +57,18 @@ type proxy struct {
 	log               *os.File
 }
 
+// newSandboxProxy is a proxy with a sandbox of its own.
+func newSandboxProxy(t *testing.T, c sandbox.Config) (*sandbox.Sandbox, *sandbox.Servers, *proxy) {
+	t.Helper()
+	sb := sandbox.New(c)
+	servers, err := sb.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(servers.Close)
+	return sb, servers, newProxy(t, servers)
+}
+
 func newProxy(t *testing.T, servers *sandbox.Servers) *proxy {
 	t.Helper()
 	p := &proxy{T: t, bin: buildCaddy(t), dir: t.TempDir()}

@@ -273,7 +273,7 @@ func openOwn(path string, flag int, perm fs.FileMode) (*os.File, error) {
 var errDirectory = errors.New("it is a directory and not a regular file; give the path of a file that only this store uses")
 
 func checkFile(path string, info fs.FileInfo) error {
-	switch uid, owned := owner(info); {
+	switch uid, _, owned := Owner(info); {
 	case info.Mode()&fs.ModeSymlink != 0:
 		return errors.New("it is a symbolic link; give the path of the file itself (a directory on the way may be a link)")
 	case info.IsDir():
@@ -297,7 +297,7 @@ func checkDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	switch uid, owned := owner(info); {
+	switch uid, _, owned := Owner(info); {
 	case hasModes && info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("others may write to its directory (mode %#o); run: chmod go-w %s, "+
 			"or give the store a directory of its own", info.Mode().Perm(), dir)

@@ -15,7 +15,8 @@ const (
 	hasModes = runtime.GOOS != "windows"
 )
 
-func owner(fs.FileInfo) (uid int, ok bool) { return 0, false }
+// Owner can't tell here.
+func Owner(fs.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
 
 func lockFile(*os.File, time.Duration) error { return nil }
 

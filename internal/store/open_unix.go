@@ -20,13 +20,14 @@ const hasModes = true
 // hasLocks says whether [lockFile] does something.
 const hasLocks = true
 
-// owner returns the user id of a file's owner, and ok if the system has such.
-func owner(info fs.FileInfo) (uid int, ok bool) {
+// Owner returns the ids of the user and the group whose file it is, and ok if the
+// system has such.
+func Owner(info fs.FileInfo) (uid, gid int, ok bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return 0, false
+		return 0, 0, false
 	}
-	return int(st.Uid), true
+	return int(st.Uid), int(st.Gid), true
 }
 
 // lockFile takes the file's lock, which is one process's until it closes the
